@@ -1,0 +1,45 @@
+"""Goalward: plan robot actions toward a goal image with an action-conditioned latent world model.
+
+Light to import: neither torch nor mujoco is loaded until something is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from goalward.planners.controller import Controller
+    from goalward.wm.model import WorldModel
+
+__version__ = "0.1.0"
+
+__all__ = ["UserError", "__version__", "load_model", "make_controller"]
+
+
+class UserError(ValueError):
+    """A mistake of the user's: one line that names the field, the value, the allowed range and the fix.
+
+    Commands print it as `error: ...` and exit with 2, without a traceback.
+    """
+
+
+def load_model(name_or_path: str = "reach", *, device: str = "cpu") -> WorldModel:
+    """Loads a world model.
+
+    Args:
+        name_or_path: name of a shipped model (`reach`), or the folder of a checkpoint.
+        device: torch device.
+
+    Raises:
+        UserError: unknown name, or a missing or damaged checkpoint (every mismatch is reported at once).
+    """
+    from goalward.wm.checkpoint import load_model as load
+
+    return load(name_or_path, device=device)
+
+
+def make_controller(model: WorldModel, goal_pixels: Any, **options: Any) -> Controller:
+    """Makes a receding-horizon controller for a goal image; see `goalward.planners.controller.make_controller`."""
+    from goalward.planners.controller import make_controller as make
+
+    return make(model, goal_pixels, **options)
