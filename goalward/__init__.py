@@ -33,7 +33,7 @@ def load_model(name_or_path: str = "reach", *, device: str = "cpu") -> WorldMode
     Raises:
         UserError: unknown name, or a missing or damaged checkpoint (every mismatch is reported at once).
     """
-    from goalward.wm.checkpoint import load_model as load
+    from goalward.wm.model import load_model as load
 
     return load(name_or_path, device=device)
 

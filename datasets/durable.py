@@ -1,0 +1,95 @@
+"""Writes that survive a crash: a file is on the disk when the call returns, and a replaced file is either the old or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from goalward import UserError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose a folder you may write to",
+    errno.EPERM: "permission denied; choose a folder you may write to",
+}
+
+
+def explain(error: OSError, path: Path) -> UserError:
+    """A one-line error for a failed read or write, with the fix."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return UserError(f"{path}: {reason}")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a new file and flushes it to the disk."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        view = memoryview(data)
+        while view:  # a write may be short, e.g. just before the disk is full
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(path: Path) -> None:
+    """Flushes a folder's entries: a file that was just made in it is found after a power loss."""
+    if os.name == "nt":  # Windows has no handle for this
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot, and need not
+            raise
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replaces a file atomically: after a crash it has the old or the new content, complete."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write_file(temporary, data)
+        rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Atomic rename within a folder."""
+    os.replace(source, target)
+
+
+def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Makes a new folder with files (paths of at most one sub-folder) and flushes all of it, the parent's entry included."""
+    make_folders(folder, sorted({name.rpartition("/")[0] for name in files} - {""}))
+    for name, data in files.items():
+        write_file(folder / name, data)
+    for name in {name.rpartition("/")[0] for name in files}:
+        sync_folder(folder / name)
+    sync_folder(folder.parent)
+
+
+def make_folders(folder: Path, children: Iterable[str]) -> None:
+    """Makes a folder that must not exist yet, and sub-folders in it."""
+    folder.mkdir()
+    for child in children:
+        (folder / child).mkdir()
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder and what is in it; a link is removed, not followed."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)

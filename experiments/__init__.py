@@ -1,0 +1,1 @@
+"""The commands: `plan-eval` and `goalward <verb>`; evaluation, statistics and reports. May import every other folder."""

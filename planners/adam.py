@@ -1,0 +1,107 @@
+"""Multi-start gradient search with Adam (Kingma and Ba 2015, arXiv 1412.6980), projected onto the action set after every step.
+
+    m <- b1 m + (1 - b1) g          v <- b2 v + (1 - b2) g^2
+    a <- project(a - rate_i * m / (1 - b1^i) / (sqrt(v / (1 - b2^i)) + eps))
+
+g is the gradient of the cost with respect to actions in units of half their range, so that the rate means the same for every entry.
+Letters: B problems, S starts, H horizon steps, A action dimensions.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from goalward.planners.checks import require_count, require_number
+from goalward.planners.search import Clock, Evaluation, Incumbent, Search, Start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdamConfig:
+    """Budget and step sizes of a gradient search. Rates and spreads are fractions of half the range of each action entry."""
+
+    num_starts: int = 16
+    """Sequences that descend side by side: the warm start, and random ones."""
+    num_iterations: int = 20
+    """Evaluations of every sequence, at most."""
+    learning_rate: float = 0.15
+    """Size of the first step."""
+    decay: float = 0.95
+    """Factor on the step size from one iteration to the next."""
+    init_std: float = 0.5
+    """Spread of the random starts around the warm start."""
+    beta1: float = 0.9
+    """Memory of the gradient's mean."""
+    beta2: float = 0.999
+    """Memory of the gradient's square."""
+    epsilon: float = 1e-8
+    """Keeps flat directions from dividing by zero."""
+    stop_tolerance: float = 0.0
+    """Stop when two iterations in a row improve the best cost by less than this fraction; 0 never stops early."""
+
+    def __post_init__(self) -> None:
+        """Checks every field."""
+        require_count("num_starts", self.num_starts)
+        require_count("num_iterations", self.num_iterations)
+        require_number("learning_rate", self.learning_rate, low=0.0, high=10.0, open_low=True)
+        require_number("decay", self.decay, low=0.0, high=1.0, open_low=True)
+        require_number("init_std", self.init_std, low=0.0, high=10.0)
+        require_number("beta1", self.beta1, low=0.0, high=1.0, open_high=True)
+        require_number("beta2", self.beta2, low=0.0, high=1.0, open_high=True)
+        require_number("epsilon", self.epsilon, low=0.0, high=1.0, open_low=True)
+        require_number("stop_tolerance", self.stop_tolerance, low=0.0, high=1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AdamParams:
+    """Where the sequences are, and Adam's two moments of the gradient."""
+
+    actions_BSHA: Tensor
+    m_BSHA: Tensor
+    v_BSHA: Tensor
+    num_steps: int = 0
+
+
+class Adam(Search[AdamParams]):
+    """Projected multi-start Adam; see the top of this file."""
+
+    uses_gradient: ClassVar[bool] = True
+
+    def __init__(self, config: AdamConfig | None = None, *, clock: Clock = time.perf_counter) -> None:
+        self.config = c = config or AdamConfig()
+        super().__init__(num_candidates=c.num_starts, num_iterations=c.num_iterations, tolerance=c.stop_tolerance, clock=clock)
+
+    def begin(self, start: Start) -> AdamParams:
+        """Scatters the starts around the warm start, which is the first; a warm-started search also tries the cold start."""
+        noise_BSHA = start.noise_BSHA(self.config.num_starts)
+        actions_BSHA = start.mean_BHA[:, None] + noise_BSHA * (self.config.init_std * start.unit_A)
+        actions_BSHA[:, 0] = start.mean_BHA
+        if self.config.num_starts > 1:
+            actions_BSHA[:, 1] = torch.where(start.warm_B[:, None, None], start.cold_BHA, actions_BSHA[:, 1])
+        zeros_BSHA = torch.zeros_like(actions_BSHA)
+        return AdamParams(actions_BSHA=actions_BSHA, m_BSHA=zeros_BSHA, v_BSHA=zeros_BSHA)
+
+    def propose(self, params: AdamParams, start: Start) -> Tensor:
+        """The sequences themselves."""
+        return params.actions_BSHA
+
+    def update(self, params: AdamParams, evaluation: Evaluation, incumbent: Incumbent, start: Start) -> AdamParams:
+        """One step of Adam from the projected sequences; one whose cost is not finite goes on from the incumbent."""
+        c, step = self.config, params.num_steps + 1
+        assert evaluation.gradient_BSHA is not None
+        gradient_BSHA = evaluation.gradient_BSHA * start.unit_A
+        m_BSHA = torch.lerp(gradient_BSHA, params.m_BSHA, c.beta1)
+        v_BSHA = torch.lerp(gradient_BSHA.square(), params.v_BSHA, c.beta2)
+        direction_BSHA = m_BSHA / (1 - c.beta1**step) / ((v_BSHA / (1 - c.beta2**step)).sqrt() + c.epsilon)
+        actions_BSHA = evaluation.actions_BSHA - (c.learning_rate * c.decay ** (step - 1)) * start.unit_A * direction_BSHA
+        sane_BSHA = evaluation.finite_BS[..., None, None] & torch.isfinite(actions_BSHA)
+        return AdamParams(
+            actions_BSHA=torch.where(sane_BSHA, actions_BSHA, incumbent.actions_BHA[:, None]),
+            m_BSHA=torch.where(sane_BSHA, m_BSHA, 0.0),
+            v_BSHA=torch.where(sane_BSHA, v_BSHA, 0.0),
+            num_steps=step,
+        )

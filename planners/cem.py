@@ -1,0 +1,141 @@
+"""The cross-entropy method, with the improvements of iCEM (Pinneri et al. 2020, arXiv 2008.06389).
+
+    candidates ~ mean + std * noise
+    mean, std <- mean and standard deviation of the K cheapest candidates, blended with the old ones
+
+Letters: B problems, S candidates, K elites, H horizon steps, A action dimensions.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from goalward import UserError
+from goalward.planners.base import Problem
+from goalward.planners.checks import require_count, require_number
+from goalward.planners.noise import coloring_matrix_HH
+from goalward.planners.search import Clock, Evaluation, Incumbent, Search, Start, evaluate
+
+_coloring = lru_cache(maxsize=16)(coloring_matrix_HH)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CEMConfig:
+    """Budget and spread of a CEM search. Spreads are fractions of half the range of each action entry."""
+
+    num_samples: int = 256
+    """Candidates per iteration."""
+    num_iterations: int = 6
+    """Iterations, at most."""
+    num_elites: int = 24
+    """Cheapest candidates that shape the next iteration."""
+    init_std: float = 0.6
+    """Spread of the first iteration."""
+    warm_std: float | None = None
+    """Spread of the first iteration after a warm start; the same as init_std if not given."""
+    min_std: float = 0.02
+    """Floor under the spread."""
+    momentum: float = 0.1
+    """Share of the old mean and spread in the new ones."""
+    num_kept_elites: int = 6
+    """Elites that also compete in the next iteration, at no cost in rollouts."""
+    noise_exponent: float = 0.0
+    """Correlation of the noise in time: its power spectrum falls as 1 / frequency^exponent; 0 is white, 2 to 3 is smooth."""
+    return_mean: bool = False
+    """Return the final mean rather than the best candidate seen; the mean is evaluated, and must have a finite cost."""
+    stop_tolerance: float = 0.0
+    """Stop when two iterations in a row improve the best cost by less than this fraction; 0 never stops early."""
+
+    def __post_init__(self) -> None:
+        """Checks every field."""
+        require_count("num_samples", self.num_samples)
+        require_count("num_iterations", self.num_iterations)
+        require_count("num_elites", self.num_elites, high=self.num_samples, why="no more than num_samples")
+        require_count("num_kept_elites", self.num_kept_elites, low=0, high=self.num_elites, why="no more than num_elites")
+        require_number("init_std", self.init_std, low=0.0, high=10.0, open_low=True)
+        if self.warm_std is not None:
+            require_number("warm_std", self.warm_std, low=0.0, high=10.0, open_low=True)
+        require_number("min_std", self.min_std, low=0.0, high=10.0)
+        require_number("momentum", self.momentum, low=0.0, high=1.0, open_high=True)
+        require_number("noise_exponent", self.noise_exponent, low=0.0, high=10.0)
+        require_number("stop_tolerance", self.stop_tolerance, low=0.0, high=1.0)
+        if self.return_mean and self.stop_tolerance > 0:
+            # In a batch, the mean of a problem that has converged would depend on how long the others go on.
+            raise UserError("stop_tolerance: cannot be combined with return_mean; set stop_tolerance to 0, or return_mean to False")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CEMParams:
+    """The distribution that candidates are drawn from, and the elites that compete again."""
+
+    mean_BHA: Tensor
+    std_BHA: Tensor
+    kept_BKHA: Tensor | None = None
+    kept_cost_BK: Tensor | None = None
+
+
+class CEM(Search[CEMParams]):
+    """Cross-entropy search; see the top of this file."""
+
+    def __init__(self, config: CEMConfig | None = None, *, clock: Clock = time.perf_counter) -> None:
+        self.config = c = config or CEMConfig()
+        self.updates_after_last = c.return_mean
+        super().__init__(num_candidates=c.num_samples, num_iterations=c.num_iterations, tolerance=c.stop_tolerance, clock=clock)
+
+    def begin(self, start: Start) -> CEMParams:
+        """Centres the search on the warm start, with the full spread."""
+        c = self.config
+        warm_B11 = start.warm_B[:, None, None]
+        std_B11 = torch.where(warm_B11, c.init_std if c.warm_std is None else c.warm_std, c.init_std)
+        return CEMParams(mean_BHA=start.mean_BHA, std_BHA=(std_B11 * start.unit_A).expand_as(start.mean_BHA))
+
+    def propose(self, params: CEMParams, start: Start) -> Tensor:
+        """Draws candidates; the first is the mean itself, and a warm-started search also tries the cold start."""
+        actions_BSHA = torch.addcmul(params.mean_BHA[:, None], params.std_BHA[:, None], start.noise_BSHA(self.config.num_samples))
+        actions_BSHA[:, 0] = params.mean_BHA
+        if params.kept_BKHA is None and self.config.num_samples > 1:
+            actions_BSHA[:, 1] = torch.where(start.warm_B[:, None, None], start.cold_BHA, actions_BSHA[:, 1])
+        return actions_BSHA
+
+    def update(self, params: CEMParams, evaluation: Evaluation, incumbent: Incumbent, start: Start) -> CEMParams:
+        """Refits to the elites with finite cost; where there is none, everything stays."""
+        c = self.config
+        actions_BSHA, cost_BS = evaluation.actions_BSHA, evaluation.cost_BS
+        if params.kept_BKHA is not None and params.kept_cost_BK is not None:
+            actions_BSHA = torch.cat([actions_BSHA, params.kept_BKHA], dim=1)
+            cost_BS = torch.cat([cost_BS, params.kept_cost_BK], dim=1)
+        cost_BK, index_BK = cost_BS.topk(c.num_elites, dim=1, largest=False)
+        rows_B1 = torch.arange(cost_BS.shape[0], device=cost_BS.device)[:, None]
+        elite_BKHA = actions_BSHA[rows_B1, index_BK]
+        finite_BK11 = torch.isfinite(cost_BK)[..., None, None]
+        share_BK11 = finite_BK11 / finite_BK11.sum(dim=1, keepdim=True).clamp(min=1)
+        mean_BHA = (share_BK11 * elite_BKHA).sum(dim=1)
+        std_BHA = (share_BK11 * (elite_BKHA - mean_BHA[:, None]).square()).sum(dim=1).sqrt()
+        any_B11 = finite_BK11.any(dim=1)
+        return CEMParams(
+            mean_BHA=torch.where(any_B11, torch.lerp(mean_BHA, params.mean_BHA, c.momentum), params.mean_BHA),
+            std_BHA=torch.where(any_B11, torch.lerp(std_BHA, params.std_BHA, c.momentum), params.std_BHA).maximum(c.min_std * start.unit_A),
+            kept_BKHA=elite_BKHA[:, : c.num_kept_elites],
+            kept_cost_BK=cost_BK[:, : c.num_kept_elites],
+        )
+
+    def conclude(self, params: CEMParams, problem: Problem, incumbent: Incumbent, start: Start) -> Incumbent:
+        """Returns the incumbent, or the final mean where that is wanted and its cost is finite."""
+        if not self.config.return_mean:
+            return incumbent
+        mean_BSHA = problem.action_set.project(params.mean_BHA[:, None], problem.situation)
+        mean = evaluate(problem, mean_BSHA, start.unit_A)
+        anything = Incumbent(actions_BHA=incumbent.actions_BHA, cost_B=torch.full_like(incumbent.cost_B, float("inf")), z_BHND=incumbent.z_BHND)
+        chosen = anything.challenged(mean, None)
+        # Where the mean's cost is not finite, `chosen` kept the incumbent's actions; give it back its cost.
+        cost_B = torch.where(mean.finite_BS[:, 0], chosen.cost_B, incumbent.cost_B)
+        return Incumbent(actions_BHA=chosen.actions_BHA, cost_B=cost_B, z_BHND=chosen.z_BHND)
+
+    def coloring_HH(self, horizon: int) -> Tensor | None:
+        """Colours the noise in time."""
+        return _coloring(horizon, self.config.noise_exponent)

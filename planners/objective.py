@@ -1,0 +1,146 @@
+"""Objectives: what is wanted, as weighted sums of small terms.
+
+Letters: B problems, S candidates, H horizon steps, N tokens, D latent width, A action dimensions.
+
+Latents are normalised to unit scale by the model and every term is a mean, not a sum, so that a weight means much the same for any
+encoder, horizon and action space.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from goalward import UserError
+
+Metric = Literal["l2", "l1", "cosine"]
+StepWeights = Literal["last", "uniform", "linear"] | tuple[float, ...]
+
+
+class Term(Protocol):
+    """One cost of a candidate."""
+
+    @property
+    def weight(self) -> float:
+        """Factor in the sum."""
+
+    def cost(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
+        """Returns the cost [B, S] before weighting; `unit_A` is half the range of each action entry, physical units."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatentDistance:
+    """How far predicted latents are from the goal's, along the horizon."""
+
+    metric: Metric = "l2"
+    """l2: mean squared difference; l1: mean absolute difference; cosine: one minus the cosine, mean over tokens."""
+    step_weights: StepWeights = "last"
+    """Which predicted frames count: the last alone, all alike, growing linearly, or one weight per step; weights are normalised to sum 1."""
+    weight: float = 1.0
+    """Factor in the objective."""
+
+    def __post_init__(self) -> None:
+        """Refuses unknown metrics and weights that cannot be normalised."""
+        if self.metric not in ("l2", "l1", "cosine"):
+            raise UserError(f"metric: {self.metric!r} is unknown; choose l2, l1 or cosine")
+        _require_weight(self.weight)
+        weights = self.step_weights
+        if isinstance(weights, str):
+            if weights not in ("last", "uniform", "linear"):
+                raise UserError(f"step_weights: {weights!r} is unknown; choose last, uniform, linear or one number per step")
+        elif not weights or not all(math.isfinite(w) and w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
+            raise UserError(f"step_weights: {weights} is not allowed; give finite numbers of at least 0, not all 0")
+
+    def weights_H(self, horizon: int) -> list[float]:
+        """Normalised weight of each step."""
+        match self.step_weights:
+            case "last":
+                raw = [0.0] * (horizon - 1) + [1.0]
+            case "uniform":
+                raw = [1.0] * horizon
+            case "linear":
+                raw = [float(step + 1) for step in range(horizon)]
+            case tuple() as given:
+                if len(given) != horizon:
+                    raise UserError(f"step_weights: {len(given)} weights for a horizon of {horizon}; give one per step")
+                raw = list(given)
+        total = sum(raw)
+        return [weight / total for weight in raw]
+
+    def cost(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
+        """Weighted mean over the horizon; see `metric`."""
+        weights = self.weights_H(z_BSHND.shape[2])
+        # Steps of no weight are not computed; they could only add a NaN (0 times inf).
+        used = [step for step, weight in enumerate(weights) if weight > 0]
+        first = used[0]
+        distance_BSH = latent_distance(z_BSHND[:, :, first:], z_goal_BND[:, None, None], self.metric)
+        if used == [z_BSHND.shape[2] - 1]:
+            return distance_BSH.squeeze(2)
+        total_BS: Tensor | None = None
+        for step in used:
+            part_BS = distance_BSH[:, :, step - first] * weights[step]
+            total_BS = part_BS if total_BS is None else total_BS + part_BS
+        assert total_BS is not None
+        return total_BS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActionEffort:
+    """Mean square of the actions, each entry in units of half its range: 0 at rest, 1 at the bounds of a symmetric box."""
+
+    weight: float = 0.01
+    """Factor in the objective."""
+
+    def __post_init__(self) -> None:
+        """Checks the weight."""
+        _require_weight(self.weight)
+
+    def cost(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
+        """Mean over steps and entries; frozen entries count nothing."""
+        scaled = torch.where(unit_A > 0, actions_BSHA / torch.where(unit_A > 0, unit_A, 1.0), 0.0)
+        return _at_least_float32(scaled).square().mean(dim=(-2, -1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """The weighted sum of its terms."""
+
+    terms: tuple[Term, ...] = (LatentDistance(),)
+    """What counts."""
+
+    def __post_init__(self) -> None:
+        """Refuses an objective that wants nothing."""
+        if not self.terms:
+            raise UserError("objective: no terms; give at least one, such as LatentDistance()")
+
+    def __call__(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
+        """Returns costs [B, S], float32 (float64 if the latents are)."""
+        total_BS: Tensor | None = None
+        for term in self.terms:
+            cost_BS = term.cost(z_BSHND, z_goal_BND, actions_BSHA, unit_A)
+            cost_BS = cost_BS if term.weight == 1.0 else cost_BS * term.weight
+            total_BS = cost_BS if total_BS is None else total_BS + cost_BS
+        assert total_BS is not None
+        return total_BS
+
+
+def latent_distance(z_ND: Tensor, z_goal_ND: Tensor, metric: Metric = "l2") -> Tensor:
+    """Distance over the last two axes (tokens, width), with broadcasting of the axes before; see `LatentDistance.metric`."""
+    z_ND, z_goal_ND = _at_least_float32(z_ND), _at_least_float32(z_goal_ND)
+    if metric == "cosine":
+        return (1.0 - torch.nn.functional.cosine_similarity(z_ND, z_goal_ND, dim=-1, eps=1e-6)).mean(dim=-1)
+    difference = z_ND - z_goal_ND
+    return (difference.square() if metric == "l2" else difference.abs()).mean(dim=(-2, -1))
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _require_weight(weight: float) -> None:
+    if not (math.isfinite(weight) and weight >= 0):
+        raise UserError(f"weight: {weight} is not allowed; give a finite number of at least 0")

@@ -1,0 +1,61 @@
+"""The planners by name. A new planner is one file and one line here."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from goalward import UserError
+from goalward.planners.adam import Adam, AdamConfig
+from goalward.planners.base import Planner
+from goalward.planners.cem import CEM, CEMConfig
+from goalward.planners.search import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerEntry:
+    """One registered planner."""
+
+    planner: Callable[..., Planner]
+    """Class, called with (config, clock=...)."""
+    config: type[Any]
+    """Its configuration, a frozen dataclass whose defaults are complete."""
+    summary: str
+    """One line for help texts."""
+
+
+PLANNERS: Mapping[str, PlannerEntry] = MappingProxyType(
+    {
+        "cem": PlannerEntry(CEM, CEMConfig, "cross-entropy search: robust, needs no gradient"),
+        "adam": PlannerEntry(Adam, AdamConfig, "multi-start Adam with projection: for smooth models"),
+    }
+)
+
+
+def find_planner(name: str) -> PlannerEntry:
+    """Looks a planner up.
+
+    Raises:
+        UserError: Unknown name; near matches are named.
+    """
+    if name in PLANNERS:
+        return PLANNERS[name]
+    near = difflib.get_close_matches(str(name), PLANNERS, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(PLANNERS)}"
+    raise UserError(f"planner: {name!r} is unknown; {hint}")
+
+
+def make_planner(name: str, config: Any = None, *, clock: Clock = time.perf_counter) -> Planner:
+    """Makes a planner from its name and its configuration (None: the defaults).
+
+    Raises:
+        UserError: Unknown name, or the configuration of another planner.
+    """
+    entry = find_planner(name)
+    if config is not None and not isinstance(config, entry.config):
+        raise UserError(f"planner_config: {type(config).__name__} does not fit planner {name!r}; give a {entry.config.__name__}")
+    return entry.planner(entry.config() if config is None else config, clock=clock)

@@ -1,0 +1,22 @@
+"""Frozen encoders: uint8 frames in, latent tokens out. `load_encoder(name_or_path)` is the one entry point.
+
+- `registry.py`: names -> encoders; a contributor's encoder is one file and one line there.
+- `small.py`: the embedded default, a small convolutional network of our own (`goalward pretrain` makes its weights).
+- `folder.py`: the folder an encoder lives in (`encoder.json` + `encoder.safetensors`), written whole or not at all,
+checked when read.
+"""
+
+from goalward.wm.encoders.folder import load_small_encoder, save_small_encoder
+from goalward.wm.encoders.registry import ENCODERS, EncoderEntry, load_encoder
+from goalward.wm.encoders.small import SmallEncoder, SmallEncoderConfig, SmallEncoderNetwork
+
+__all__ = [
+    "ENCODERS",
+    "EncoderEntry",
+    "SmallEncoder",
+    "SmallEncoderConfig",
+    "SmallEncoderNetwork",
+    "load_encoder",
+    "load_small_encoder",
+    "save_small_encoder",
+]

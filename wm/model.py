@@ -1,0 +1,218 @@
+"""The world model as planners and users see it: pixels in, physical actions in, normalised latents out. Start here: `load_model("reach")`.
+
+Letters in array names: B problems, S candidates, H horizon steps, T context frames, V camera views, N tokens per frame (all views together,
+in camera order), D latent width, A action dimensions.
+
+    z_BND   = model.encode(pixels_BVhw3)
+    context = model.prime(z_BTND)                  once per plan: no action enters, all candidates share it
+    z_BSHND = model.rollout(context, actions_BSHA) actions in physical units; differentiable with respect to them
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from goalward import UserError
+from goalward.wm.base import Encoder, EnvSignature, inference_dtype
+from goalward.wm.checkpoint import ENCODER_FOLDER, MODEL_JSON, ModelDescription, read_model
+from goalward.wm.predictor import LatentPredictor, PredictorContext
+from goalward.wm.statistics import LatentStatistics, VectorStatistics
+
+_WEIGHTS = Path(__file__).resolve().parent / "weights"
+
+
+class WorldModel:
+    """A frozen encoder and a trained predictor with the statistics that belong to them."""
+
+    def __init__(
+        self,
+        description: ModelDescription,
+        predictor: LatentPredictor,
+        mean_ND: Tensor,
+        encoder: Encoder,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Joins the parts; most users call `load_model`.
+
+        Args:
+            description: As in the checkpoint.
+            predictor: Float32 weights; a copy in `dtype` is kept.
+            mean_ND: Mean latent of the training data.
+            encoder: The encoder the description names.
+            device: Where to predict.
+            dtype: Precision inside the predictor; None picks bfloat16 where the hardware is fast at it. Latents are float32 anyway.
+
+        Raises:
+            UserError: The encoder is another one than the description names.
+        """
+        self.description = description
+        self.device = torch.device(device)
+        self.dtype = dtype or inference_dtype(self.device)
+        tokens = encoder.tokens_per_view * len(description.env.cameras)
+        if encoder.fingerprint != description.encoder.fingerprint:
+            raise UserError(
+                f"encoder {encoder.name} has fingerprint {encoder.fingerprint[:12]}, the model was trained with "
+                f"{description.encoder.name} {description.encoder.fingerprint[:12]}; train the model again with this encoder"
+            )
+        if (tokens, encoder.dim, encoder.image_size_px) != (description.num_tokens, description.dim, description.env.image_size_px):
+            raise UserError(
+                f"encoder {encoder.name} gives {tokens} tokens of width {encoder.dim} from {encoder.image_size_px} px, the model takes "
+                f"{description.num_tokens} of width {description.dim} from {description.env.image_size_px} px; train the model again"
+            )
+        self.encoder = encoder
+        self._predictor = LatentPredictor(
+            description.predictor, num_tokens=description.num_tokens, dim=description.dim, action_dim=len(description.env.action_names)
+        )
+        self._predictor.load_state_dict(predictor.state_dict())
+        self._predictor.to(self.device, self.dtype).requires_grad_(False)
+        self._latent = LatentStatistics(mean_ND=mean_ND.to(self.device), scale=description.latent_scale)
+        self._action = VectorStatistics(
+            mean=torch.tensor(description.action_mean, device=self.device), std=torch.tensor(description.action_std, device=self.device)
+        )
+        self.action_low = torch.tensor(description.env.action_low, device=self.device)
+        self.action_high = torch.tensor(description.env.action_high, device=self.device)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera names in the order of the views."""
+        return self.description.env.cameras
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return len(self.cameras)
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the square frames, pixels."""
+        return self.description.env.image_size_px
+
+    @property
+    def context_frames(self) -> int:
+        """T, observed frames that a plan starts from."""
+        return self.description.predictor.context_frames
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the A action entries."""
+        return self.description.env.action_names
+
+    @property
+    def dt_s(self) -> float:
+        """Duration of one action, seconds."""
+        return self.description.env.dt_s
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor | NDArray[np.uint8]) -> Tensor:
+        """Encodes observations.
+
+        Args:
+            pixels: uint8 [B, V, h, w, 3].
+
+        Returns:
+            z_BND, normalised, float32.
+
+        Raises:
+            UserError: Another dtype or shape.
+        """
+        size, dtype = self.image_size_px, str(pixels.dtype).removeprefix("torch.")
+        if dtype != "uint8":
+            raise UserError(f"pixels are {dtype}, must be uint8 in 0 .. 255; pass the camera's frames as they are")
+        shape = tuple(pixels.shape)
+        if len(shape) != 5 or shape[1:] != (self.num_views, size, size, 3):
+            raise UserError(
+                f"pixels have shape {list(shape)}, must be [B, {self.num_views}, {size}, {size}, 3]: views {', '.join(self.cameras)}; "
+                f"make the environment with image_size_px={size} and cameras={self.cameras}"
+            )
+        frames = pixels.reshape(-1, size, size, 3)
+        tokens = self.encoder.encode(frames).to(self.device, torch.float32)
+        return self._latent.normalise(tokens.reshape(shape[0], -1, self.description.dim))
+
+    @torch.no_grad()
+    def prime(self, z_BTND: Tensor) -> PredictorContext:
+        """Digests the observed frames, oldest first; `context_frames` of them.
+
+        Raises:
+            UserError: Another shape.
+        """
+        expected = (self.context_frames, self.description.num_tokens, self.description.dim)
+        if z_BTND.ndim != 4 or tuple(z_BTND.shape[1:]) != expected:
+            raise UserError(f"latents have shape {list(z_BTND.shape)}, must be [B, {', '.join(map(str, expected))}]; repeat the first frame at a start")
+        return self._predictor.prime(z_BTND.to(self.device, torch.float32))
+
+    def rollout(self, context: PredictorContext, actions_BSHA: Tensor) -> Tensor:
+        """Predicts the latents after each action of each candidate.
+
+        Args:
+            context: From `prime`, of B problems.
+            actions_BSHA: Physical units.
+
+        Returns:
+            z_BSHND, normalised, float32; carries gradients if the actions do.
+
+        Raises:
+            UserError: Another shape.
+        """
+        actions = len(self.action_names)
+        if actions_BSHA.ndim != 4 or actions_BSHA.shape[0] != context.num_problems or actions_BSHA.shape[3] != actions:
+            raise UserError(f"actions have shape {list(actions_BSHA.shape)}, must be [{context.num_problems}, S, H, {actions}]")
+        return self._predictor.rollout(context, self._action.normalise(actions_BSHA.to(self.device, torch.float32)))
+
+    def check_env(self, info: object) -> None:
+        """Makes sure that an environment or a dataset is of the kind this model was trained on.
+
+        Args:
+            info: `env.unwrapped.spec_info`, a dataset's `spec`, an `EnvSignature`, or a mapping with the same entries.
+
+        Raises:
+            UserError: It is not; names every difference.
+        """
+        if faults := self.description.env.mismatches(info if isinstance(info, EnvSignature) else EnvSignature.of(info)):
+            raise UserError(f"the model does not suit this environment: {'; '.join(faults)}; choose or train a model for it")
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the models in the package."""
+    return tuple(sorted(path.parent.name for path in _WEIGHTS.glob(f"*/{MODEL_JSON}")))
+
+
+def load_model(name_or_path: str | Path, device: torch.device | str = "cpu", *, dtype: torch.dtype | None = None) -> WorldModel:
+    """Loads a world model.
+
+    Args:
+        name_or_path: Name of a model in the package, such as "reach", or a folder written by `goalward train`.
+        device: "cpu", "cuda", ...
+        dtype: Precision inside the predictor; None picks bfloat16 where the hardware is fast at it.
+
+    Raises:
+        UserError: Unknown name, no such folder, or a folder that is damaged (everything found wrong, in one line).
+    """
+    from goalward.wm.encoders import load_encoder
+
+    folder = _resolve(name_or_path)
+    description, predictor, mean_ND = read_model(folder)
+    origin: Any = description.encoder.name if description.encoder.shipped else folder / ENCODER_FOLDER
+    encoder = load_encoder(origin, device=device)
+    return WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype)
+
+
+def _resolve(name_or_path: str | Path) -> Path:
+    names = shipped_models()
+    if str(name_or_path) in names:
+        return _WEIGHTS / str(name_or_path)
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    near = difflib.get_close_matches(str(name_or_path), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"models in the package: {', '.join(names) or 'none'}"
+    raise UserError(f"model {json.dumps(str(name_or_path))}: neither a model of the package nor a folder; {hint}")
