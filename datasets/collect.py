@@ -172,12 +172,13 @@ class _Workers:
         for _ in range(_UNDER_WAY):
             for connection in self._processes:
                 self._send_next(connection, todo)
-        for _ in range(0, len(indices)):
-            ready = wait(list(self._processes))[0]
-            assert isinstance(ready, Connection)
-            result = self._receive(ready)
-            self._send_next(ready, todo)
-            yield result
+        missing = len(indices)
+        while missing:
+            for connection in [c for c in wait(list(self._processes)) if isinstance(c, Connection)]:
+                result = self._receive(connection)
+                self._send_next(connection, todo)
+                missing -= 1
+                yield result
 
     def close(self) -> None:
         """Ends the workers."""

@@ -24,6 +24,9 @@ from torch import Tensor
 
 from goalward import UserError
 
+_LARGEST_BOUND = 1e9
+"""Squares of actions must be finite in float32."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Situation:
@@ -79,6 +82,8 @@ class Box:
             raise UserError(f"action bounds: shapes {tuple(low.shape)} and {tuple(high.shape)}; give two vectors with one entry per action")
         if not bool(torch.isfinite(low).all() & torch.isfinite(high).all() & (low <= high).all()):
             raise UserError(f"action bounds: low {low.tolist()}, high {high.tolist()}; must be finite with low <= high in every entry")
+        if bool(torch.maximum(low.abs(), high.abs()).amax() > _LARGEST_BOUND):
+            raise UserError(f"action bounds: {low.tolist()} .. {high.tolist()}; none may exceed {_LARGEST_BOUND:g}; use other units")
 
     @classmethod
     def of(cls, low: Tensor | Sequence[float], high: Tensor | Sequence[float], *, device: torch.device | str = "cpu") -> Box:
@@ -117,8 +122,8 @@ class Workspace:
         cls, low_m: Sequence[float], high_m: Sequence[float], *, action_dims: Sequence[int] = (0, 1, 2), device: torch.device | str = "cpu"
     ) -> Workspace:
         """Makes a workspace from two corners in metres."""
-        corners = (torch.as_tensor(corner, dtype=torch.float64, device=device).detach().clone() for corner in (low_m, high_m))
-        return cls(*corners, tuple(int(dim) for dim in action_dims))
+        low, high = (torch.as_tensor(corner, dtype=torch.float64, device=device).detach().clone() for corner in (low_m, high_m))
+        return cls(low, high, tuple(int(dim) for dim in action_dims))
 
     @property
     def _margin(self) -> Tensor:

@@ -76,8 +76,8 @@ class WorldModel(Protocol):
     def device(self) -> torch.device:
         """Where latents live."""
 
-    def encode(self, pixels_BVhw3: Tensor) -> Tensor:
-        """Maps uint8 frames to normalised latents z_BND, float32."""
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Maps frames, uint8 [B, V, h, w, 3], to normalised latents z_BND, float32."""
 
     def prime(self, z_BTND: Tensor) -> Any:
         """Computes all that depends on the observed frames alone: a context, opaque to planners."""
@@ -116,7 +116,7 @@ class Problem:
         if not 0.0 < self.dt_s < float("inf"):
             raise UserError(f"dt_s: {self.dt_s} is not allowed; give a positive number of seconds")
         if len(self.start_time_s) != self.num_problems or not self.num_problems:
-            raise UserError(f"start_time_s: {len(self.start_time_s)} times for {self.num_problems} goals; give one per problem, at least one")
+            raise UserError(f"start_time_s: {len(self.start_time_s)} times for {self.num_problems} goals; give one each, at least one")
 
     @property
     def num_problems(self) -> int:
@@ -158,8 +158,10 @@ class Plan:
 
     def problem(self, index: int) -> Plan:
         """Cuts out the plan of one problem, as a batch of one."""
-        tensors = {name: value[index : index + 1] for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)}
-        return replace(self, **tensors, stop_reason=(self.stop_reason[index],))
+        cut: dict[str, Any] = {
+            name: value[index : index + 1] for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **cut, stop_reason=(self.stop_reason[index],))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -130,7 +130,9 @@ class CEM(Search[CEMParams]):
             return incumbent
         mean_BSHA = problem.action_set.project(params.mean_BHA[:, None], problem.situation)
         mean = evaluate(problem, mean_BSHA, start.unit_A)
-        anything = Incumbent(actions_BHA=incumbent.actions_BHA, cost_B=torch.full_like(incumbent.cost_B, float("inf")), z_BHND=incumbent.z_BHND)
+        anything = Incumbent(
+            actions_BHA=incumbent.actions_BHA, cost_B=torch.full_like(incumbent.cost_B, float("inf")), z_BHND=incumbent.z_BHND
+        )
         chosen = anything.challenged(mean, None)
         # Where the mean's cost is not finite, `chosen` kept the incumbent's actions; give it back its cost.
         cost_B = torch.where(mean.finite_BS[:, 0], chosen.cost_B, incumbent.cost_B)

@@ -14,7 +14,9 @@ def require_count(field: str, value: int, *, low: int = 1, high: int | None = No
         raise UserError(f"{field}: {value!r} is not allowed; give a whole number, {allowed}{why and f' ({why})'}")
 
 
-def require_number(field: str, value: float, *, low: float, high: float = math.inf, open_low: bool = False, open_high: bool = False) -> None:
+def require_number(
+    field: str, value: float, *, low: float, high: float = math.inf, open_low: bool = False, open_high: bool = False
+) -> None:
     """Demands a finite number from low to high; an open end excludes the limit itself."""
     below = value <= low if open_low else value < low
     above = value >= high if open_high else value > high

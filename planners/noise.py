@@ -55,4 +55,5 @@ def coloring_matrix_HH(horizon: int, exponent: float) -> Tensor | None:
     amplitude = amplitude / amplitude.square().mean().sqrt()
     response_H = torch.fft.ifft(amplitude).real
     lag_HH = (torch.arange(horizon)[:, None] - torch.arange(horizon)[None, :]) % horizon
-    return response_H[lag_HH].to(torch.float32)
+    coloring_HH: Tensor = response_H[lag_HH].to(torch.float32)
+    return coloring_HH

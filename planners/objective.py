@@ -39,7 +39,7 @@ class LatentDistance:
     metric: Metric = "l2"
     """l2: mean squared difference; l1: mean absolute difference; cosine: one minus the cosine, mean over tokens."""
     step_weights: StepWeights = "last"
-    """Which predicted frames count: the last alone, all alike, growing linearly, or one weight per step; weights are normalised to sum 1."""
+    """Which predicted frames count: the last, all alike, growing linearly, or one weight per step; normalised to sum 1."""
     weight: float = 1.0
     """Factor in the objective."""
 

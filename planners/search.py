@@ -221,7 +221,9 @@ def evaluate(problem: Problem, actions_BSHA: Tensor, unit_A: Tensor, *, gradient
         gradient_BSHA = None
         if gradient:
             if not cost_BS.requires_grad:
-                raise ValueError("rollout: the model's latents carry no gradient with respect to the actions; use a planner without gradients")
+                raise ValueError(
+                    "rollout: the model's latents carry no gradient with respect to the actions; use a planner without gradients"
+                )
             (raw_BSHA,) = torch.autograd.grad(torch.where(finite_BS, cost_BS, 0.0).sum(), leaf_BSHA)
             gradient_BSHA = torch.where(torch.isfinite(raw_BSHA), raw_BSHA, 0.0)
     return Evaluation(

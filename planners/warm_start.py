@@ -38,7 +38,9 @@ def shifted(state: PlannerState, problem: Problem, cold_BHA: Tensor) -> tuple[Te
     """
     num_problems, horizon, num_actions = cold_BHA.shape
     if len(state.seeds) != num_problems:
-        raise UserError(f"planner state: made for {len(state.seeds)} problems, given {num_problems}; give PlannerState.initial one seed per problem")
+        raise UserError(
+            f"planner state: made for {len(state.seeds)} problems, given {num_problems}; give PlannerState.initial one seed per problem"
+        )
     previous = state.actions_BHA
     if previous is None or previous.shape[2] != num_actions:
         return cold_BHA, torch.zeros(num_problems, dtype=torch.bool, device=cold_BHA.device)

@@ -1,0 +1,123 @@
+"""The controller of one arm: `make_controller(model, goal_pixels)`, then `controller.act(observation)` at every control step.
+
+The decisions are made by `receding_horizon.RecedingHorizon`, a pure function of state and observation; `Controller` keeps the state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goalward import UserError
+from goalward.planners.action_set import ActionSet, Box, Intersection, Workspace
+from goalward.planners.base import Plan, Planner, WorldModel
+from goalward.planners.objective import Objective
+from goalward.planners.observation import displacement_dims
+from goalward.planners.receding_horizon import ControllerConfig, RecedingHorizon
+from goalward.planners.registry import make_planner
+from goalward.planners.search import Clock
+
+
+class Controller:
+    """One arm's controller, with a state of its own.
+
+    Args:
+        policy: What decides.
+        goal_pixels: uint8 [V, h, w, 3].
+        seed: Of the planner's random numbers.
+    """
+
+    def __init__(self, policy: RecedingHorizon, goal_pixels: Any, *, seed: int = 0) -> None:
+        self.policy = policy
+        self.state = policy.start(goal_pixels, seed=seed)
+
+    def act(self, observation: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Chooses the next action, float32 [A], physical units, inside the action set; holds if anything is wrong with the moment.
+
+        Raises:
+            UserError: The observation does not fit the model.
+        """
+        action_A, self.state = self.policy.act(self.state, observation)
+        return action_A
+
+    def reset(self, goal_pixels: Any, *, seed: int = 0) -> None:
+        """Begins another episode: nothing of the past is kept."""
+        self.state = self.policy.start(goal_pixels, seed=seed)
+
+    def set_goal(self, goal_pixels: Any) -> None:
+        """Changes the goal in mid-episode; the previous plan is dropped."""
+        self.state = self.policy.new_goal(self.state, goal_pixels)
+
+    @property
+    def last_plan(self) -> Plan | None:
+        """The plan in execution; None before the first, and after a fault of the observation."""
+        return self.state.plan
+
+    @property
+    def last_plan_ms(self) -> float:
+        """Wall time of the last `act`: encoding, priming and planning."""
+        return self.state.plan_ms
+
+    @property
+    def last_hold_reason(self) -> str | None:
+        """Why the last action was to hold; None if it was planned."""
+        return self.state.hold_reason
+
+    @property
+    def last_energy(self) -> float:
+        """Distance of the last observation's latents from the goal's: mean squared difference."""
+        return self.state.energy
+
+
+def make_controller(
+    model: WorldModel,
+    goal_pixels: Any,
+    *,
+    planner: str | Planner = "cem",
+    planner_config: Any = None,
+    workspace: tuple[Sequence[float], Sequence[float]] | None = None,
+    action_set: ActionSet | None = None,
+    objective: Objective | None = None,
+    horizon: int = 4,
+    execute_steps: int = 1,
+    budget_ms: float | None = None,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+) -> Controller:
+    """Makes a receding-horizon controller for a goal image.
+
+    Args:
+        model: A world model, such as `goalward.load_model("reach")`.
+        goal_pixels: uint8 [V, h, w, 3], one frame per camera of the model.
+        planner: Registered name, or a planner.
+        planner_config: The named planner's configuration; None for its defaults.
+        workspace: Lower and upper corner [3] of the box the end effector must not leave, metres, in the frame of the proprio entries
+            `ee_x_m`, `ee_y_m`, `ee_z_m`.
+        action_set: What may be done, instead of the model's bounds and the workspace.
+        objective: What is wanted; None for the squared latent distance of the last predicted frame.
+        horizon: Actions in a plan.
+        execute_steps: Actions executed from each plan.
+        budget_ms: Plan by a deadline, this long after the observation; None for the planner's full budget.
+        seed: Of the planner's random numbers.
+        clock: Monotonic seconds.
+
+    Raises:
+        UserError: The goal image does not fit the model, the planner is unknown, or a value is out of range.
+    """
+    config = ControllerConfig(horizon=horizon, execute_steps=execute_steps, budget_ms=budget_ms)
+    if isinstance(planner, str):
+        planner = make_planner(planner, planner_config, clock=clock)
+    elif planner_config is not None:
+        raise UserError("planner_config: given together with a planner that is made already; give the planner's name instead")
+    if workspace is not None:
+        if action_set is not None:
+            raise UserError("workspace: given together with action_set; put a Workspace into the action set, or give the workspace alone")
+        box = Box.of(model.action_low, model.action_high, device=model.device)
+        dims = displacement_dims(model.action_names)
+        action_set = Intersection(box, (Workspace.of(*workspace, action_dims=dims, device=model.device),))
+    policy = RecedingHorizon(model, planner, action_set=action_set, objective=objective, config=config, clock=clock)
+    return Controller(policy, goal_pixels, seed=seed)

@@ -1,0 +1,140 @@
+"""Reading what comes from outside: goal images and observations. The user's mistakes raise, faults of the moment are reported.
+
+A wrong shape or type is a mistake in the program and raises `UserError`. A reading that is not finite is a fault of the moment: the
+controller must hold and say why, not die.
+
+Letters: V camera views, P proprioception entries, E workspace axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from goalward import UserError
+from goalward.planners.base import WorldModel
+
+POSITION_NAMES = ("ee_x_m", "ee_y_m", "ee_z_m")
+"""Proprioception entries that hold the end effector's position, in the frame of the workspace."""
+DISPLACEMENT_NAMES = ("dx", "dy", "dz")
+"""Action entries that displace it, without their unit suffix `_m`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Observed:
+    """One observation, checked."""
+
+    pixels_Vhw3: NDArray[np.uint8]
+    """One frame per camera."""
+    position_E: tuple[float, ...] | None
+    """End-effector position in metres, if the limits need it."""
+    time_s: float
+    """When it was taken."""
+    fault: str | None
+    """Why no plan may be based on it."""
+
+
+def read_observation(observation: Mapping[str, Any], model: WorldModel, *, needs_position: bool, default_time_s: float) -> Observed:
+    """Checks an observation: `pixels` uint8 [V, h, w, 3], `proprio` float32 [P], `time_s`.
+
+    Args:
+        observation: As the environments give it; `time_s` may be missing, and `proprio` too unless the position is needed.
+        model: Says what is expected.
+        needs_position: Whether the action set bounds the end effector.
+        default_time_s: The time, if the observation has none.
+
+    Raises:
+        UserError: A missing entry, another shape or another type.
+    """
+    if not isinstance(observation, Mapping) or "pixels" not in observation:
+        given = ", ".join(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
+        raise UserError(f"observation: no entry 'pixels' in ({given}); give a dictionary with pixels, proprio and time_s")
+    pixels = check_frames("pixels", observation["pixels"], model)
+    time_s = float(observation.get("time_s", default_time_s))
+    names = tuple(model.proprio_names)
+    position: tuple[float, ...] | None = None
+    fault = None if math.isfinite(time_s) else "time_s is not finite"
+    if "proprio" in observation:
+        proprio = _as_array(observation["proprio"])
+        if proprio.shape != (len(names),) or proprio.dtype.kind not in "fiu":
+            raise UserError(
+                f"proprio: {proprio.dtype} of shape {proprio.shape}; the model expects float32 of shape ({len(names)},): {', '.join(names)}"
+            )
+        if bad := [name for name, value in zip(names, proprio.tolist(), strict=True) if not math.isfinite(value)]:
+            fault = f"proprio is not finite: {', '.join(bad)}"
+        if needs_position:
+            position = tuple(float(proprio[index]) for index in position_indices(names))
+    elif needs_position:
+        raise UserError(
+            "observation: no entry 'proprio', and the workspace needs the end-effector position; give it, or leave the workspace out"
+        )
+    return Observed(pixels_Vhw3=pixels, position_E=position, time_s=time_s, fault=fault)
+
+
+def check_frames(what: str, frames: Any, model: WorldModel) -> NDArray[np.uint8]:
+    """Checks one frame per camera of the model, uint8 [V, h, w, 3].
+
+    Raises:
+        UserError: Names what is expected, what was given, and the fix.
+    """
+    array = _as_array(frames)
+    views, size = len(model.cameras), model.image_size_px
+    expected = f"the model expects uint8 of shape {(views, size, size, 3)}, views {', '.join(model.cameras)}"
+    given = f"{what}: {array.dtype} of shape {array.shape}"
+    if array.shape != (views, size, size, 3):
+        if array.ndim == 3:
+            fix = "stack one frame per camera along a new first axis" if views > 1 else f"add a first axis: {what}[None]"
+        elif array.ndim != 4:
+            fix = "stack one frame per camera along the first axis"
+        elif array.shape[1] == 3 and array.shape[3] != 3:
+            fix = f"put the colours last: {what}.transpose(0, 2, 3, 1)"
+        elif array.shape[3] != 3:
+            fix = "give RGB, without alpha or depth"
+        elif array.shape[0] != views:
+            fix = "give the model's cameras, in its order"
+        else:
+            fix = f"render or resize to {size} by {size} pixels"
+        raise UserError(f"{given}; {expected}; {fix}")
+    if array.dtype != np.uint8:
+        fix = (
+            f"convert with ({what} * 255).round().astype(np.uint8) if it is in 0..1"
+            if array.dtype.kind == "f"
+            else "convert to 0..255, uint8"
+        )
+        raise UserError(f"{given}; {expected}; {fix}")
+    return array
+
+
+def position_indices(proprio_names: Sequence[str]) -> tuple[int, ...]:
+    """Finds the end-effector position among the proprioception entries.
+
+    Raises:
+        UserError: The model has no such entries.
+    """
+    if missing := [name for name in POSITION_NAMES if name not in proprio_names]:
+        raise UserError(
+            f"workspace: proprio lacks {', '.join(missing)} (it has {', '.join(proprio_names) or 'nothing'}); leave the workspace out"
+        )
+    return tuple(list(proprio_names).index(name) for name in POSITION_NAMES)
+
+
+def displacement_dims(action_names: Sequence[str]) -> tuple[int, ...]:
+    """Finds the end-effector displacement among the action entries.
+
+    Raises:
+        UserError: The model has no such entries.
+    """
+    bare = [name.removesuffix("_m") for name in action_names]
+    if missing := [name for name in DISPLACEMENT_NAMES if name not in bare]:
+        raise UserError(f"workspace: actions lack {', '.join(missing)} (they are {', '.join(action_names)}); leave the workspace out")
+    return tuple(bare.index(name) for name in DISPLACEMENT_NAMES)
+
+
+def _as_array(values: Any) -> NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
