@@ -177,7 +177,7 @@ class EpisodeWriter:
             durable.replace_file(episodes / "zarr.json", GROUP_JSON)
             manifest = Manifest(spec=spec, segments=(), sealed=(), tail=())
             durable.replace_file(self.path / MANIFEST_NAME, manifest.to_bytes())
-            durable.sync_folder(self.path.parent)
+            durable.flush(self.path.parent)
         committed = {episode_folder(self.path, entry.id).name for entry in manifest.entries}
         for child in episodes.iterdir():
             if _EPISODE_FOLDER.match(child.name) and child.name not in committed:

@@ -1,0 +1,246 @@
+"""What an evaluation leaves behind: episode records, `results.json`, and how both are read and written.
+
+`results.json`, schema 1:
+
+    schema, command, created            1; the command line; UTC time
+    config, env, machine, versions      what ran, on what
+    seeds                               {"base": s, "rule": how an episode's seed follows from it}
+    hashes                              sha256 of the model, its encoder and the goal manifest
+    methods                             list of {"name", "strict": {"rate", "low", "high"}, "moderate": {...}, "plan_ms": {"p50", "p95", "p99"},
+                                        "final_distance_m": {"median", "p90"}, ...}; null where a figure does not exist
+    paired                              exact paired tests of the planner against every reference
+    episodes                            every episode of every method, with its distances, energies and actions
+    wall_s, resumed_episodes            duration of this run; episodes taken over from an interrupted one
+
+JSON has no infinities: a figure that is not finite is null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from goalward import UserError
+from goalward.experiments.statistics import Rate, compare_paired, percentile
+
+SCHEMA = 1
+RESULTS_NAME = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpisodeRecord:
+    """One episode of one method; enough to redraw it, and to replay it from its actions."""
+
+    method: str
+    """Name of the method."""
+    index: int
+    """Number of the episode; methods are paired by it."""
+    goal_id: str
+    """Goal in the manifest."""
+    seed: int
+    """Seed of the environment and of the method."""
+    distances_m: tuple[float | None, ...]
+    """True distance to the goal before the first and after every step [T+1]; None where the state had diverged."""
+    energies: tuple[float, ...] | None
+    """Latent distance to the goal image at the same instants [T+1]; None for a method without a model."""
+    actions: tuple[tuple[float | None, ...], ...]
+    """Actions sent to the environment [T][A]; None stands for a number that was not finite."""
+    plan_ms: tuple[float, ...]
+    """Wall time of every decision [T], encoding and planning together; empty for a method that does not plan."""
+    strict: bool
+    """Inside the tight tolerance for several steps running, as the environment defines it."""
+    moderate: bool
+    """Inside the wide tolerance at the end."""
+    steps: int
+    """Steps taken, T."""
+    failure: str | None
+    """Why the episode was broken off, or None; a failed episode is no success of either kind."""
+
+    @property
+    def final_distance_m(self) -> float:
+        """Distance at the end; infinite when the episode failed, so that a failure is never a good place to be."""
+        last = self.distances_m[-1]
+        return math.inf if self.failure is not None or last is None else last
+
+    @property
+    def outcome(self) -> str:
+        """`failed`, `strict`, `moderate` or `missed`."""
+        if self.failure is not None:
+            return "failed"
+        return "strict" if self.strict else "moderate" if self.moderate else "missed"
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Reads a record.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(raw) != names:
+            raise ValueError(f"fields of an episode differ: {sorted(set(raw) ^ names)}")
+        try:
+            energies = raw["energies"]
+            return cls(
+                method=str(raw["method"]), index=int(raw["index"]), goal_id=str(raw["goal_id"]), seed=int(raw["seed"]),
+                distances_m=tuple(raw["distances_m"]), energies=None if energies is None else tuple(energies),
+                actions=tuple(tuple(row) for row in raw["actions"]), plan_ms=tuple(raw["plan_ms"]),
+                strict=bool(raw["strict"]), moderate=bool(raw["moderate"]), steps=int(raw["steps"]), failure=raw["failure"],
+            )  # fmt: skip
+        except TypeError as error:
+            raise ValueError(f"an episode has a field of a wrong type: {error}") from error
+
+
+def summarise(name: str, episodes: Sequence[EpisodeRecord], *, role: str) -> dict[str, Any]:
+    """The entry of one method in `methods`.
+
+    Args:
+        name: name of the method.
+        episodes: its episodes, at least one.
+        role: `planner`, `reference` or `privileged reference`.
+    """
+    finals = [e.final_distance_m for e in episodes]
+    plan_ms = [ms for e in episodes for ms in e.plan_ms]
+    steps = [float(e.steps) for e in episodes if e.strict]
+    entry = {
+        "name": name,
+        "role": role,
+        "episodes": len(episodes),
+        "strict": asdict(Rate.of([e.strict for e in episodes])),
+        "moderate": asdict(Rate.of([e.moderate for e in episodes])),
+        "final_distance_m": {"median": percentile(finals, 50), "p90": percentile(finals, 90)},
+        "steps_to_success": {"median": percentile(steps, 50), "p90": percentile(steps, 90)},
+        "plan_ms": {f"p{p}": percentile(plan_ms, p) for p in (50, 95, 99)} | {"calls": len(plan_ms)},
+        "failures": sum(e.failure is not None for e in episodes),
+    }
+    cleaned: dict[str, Any] = finite_json(entry)
+    return cleaned
+
+
+def paired_tests(episodes: Mapping[str, Sequence[EpisodeRecord]], *, planner: str) -> list[dict[str, Any]]:
+    """Strict success of the planner against every other method, goal by goal."""
+    own = [e.strict for e in episodes[planner]]
+    return [
+        {"method": planner, "against": name, **asdict(compare_paired(own, [e.strict for e in theirs]))}
+        for name, theirs in episodes.items()
+        if name != planner
+    ]
+
+
+def finite_json(value: Any) -> Any:
+    """Copies JSON values, with None for every float that is not finite, and tuples as lists."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_json(entry) for entry in value]
+    return value
+
+
+def to_text(results: Mapping[str, Any]) -> str:
+    """The text of `results.json`: indented, but with every episode and every list of numbers on one line."""
+    head = {key: value for key, value in results.items() if key != "episodes"}
+    body = json.dumps(head, indent=1, allow_nan=False)[:-2]
+    rows = ",\n".join("  " + json.dumps(episode, allow_nan=False) for episode in results["episodes"])
+    return f'{body},\n "episodes": [\n{rows}\n ]\n}}\n'
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file that is either complete or not there: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the previous file is then untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # noqa: S103 (mkstemp makes private files; a report is for colleagues)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Reads and checks a `results.json`, or the one in a report folder.
+
+    Raises:
+        UserError: missing, damaged, or of another schema.
+    """
+    file = path / RESULTS_NAME if path.is_dir() else path
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); make it with plan-eval") from error
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error}); make it anew with plan-eval") from error
+    problems = schema_problems(results)
+    if problems:
+        raise UserError(f"{file} is not a result of plan-eval: {'; '.join(problems)}; make it anew with plan-eval")
+    return dict(results)
+
+
+def schema_problems(results: Any) -> list[str]:
+    """Everything that is wrong with a decoded `results.json`; empty when it is sound."""
+    if not isinstance(results, Mapping):
+        return ["it is not an object"]
+    if results.get("schema") != SCHEMA:
+        return [f"schema is {results.get('schema')!r}, not {SCHEMA}"]
+    problems = [
+        f"{key} is missing or not a {kind.__name__}"
+        for key, kind in (("config", dict), ("env", dict), ("seeds", dict), ("versions", dict), ("hashes", dict), ("methods", list), ("episodes", list))
+        if not isinstance(results.get(key), kind)
+    ]
+    if problems:
+        return problems
+    for number, method in enumerate(results["methods"]):
+        problems += [f"methods[{number}].{p}" for p in _method_problems(method)]
+    for number, episode in enumerate(results["episodes"]):
+        try:
+            EpisodeRecord.from_json(episode)
+        except (ValueError, TypeError) as error:
+            problems.append(f"episodes[{number}]: {error}")
+    return problems
+
+
+_FIGURES = {
+    "strict": ("rate", "low", "high"),
+    "moderate": ("rate", "low", "high"),
+    "plan_ms": ("p50", "p95", "p99"),
+    "final_distance_m": ("median", "p90"),
+}
+
+
+def _method_problems(method: Any) -> list[str]:
+    if not isinstance(method, Mapping) or not isinstance(method.get("name"), str):
+        return ["name is missing"]
+    problems = []
+    for group, names in _FIGURES.items():
+        figures = method.get(group)
+        for name in names:
+            value = figures.get(name, "missing") if isinstance(figures, Mapping) else "missing"
+            may_be_null = group in ("plan_ms", "final_distance_m")
+            if not (isinstance(value, int | float) and not isinstance(value, bool)) and not (value is None and may_be_null):
+                problems.append(f"{group}.{name} is {value!r}")
+    return problems
