@@ -29,7 +29,13 @@ def explain(error: OSError, path: Path) -> UserError:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Writes a new file; it is safe only after `flush`."""
+    """Writes a file and flushes it to the disk; its folder's entry is flushed by `replace_file`, `write_tree` or `flush(folder)`."""
+    write_unflushed(path, data)
+    flush(path)
+
+
+def write_unflushed(path: Path, data: bytes) -> None:
+    """Writes a file; it is safe only after `flush`."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         view = memoryview(data)
@@ -65,7 +71,6 @@ def replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         write_file(temporary, data)
-        flush(temporary)
         rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -84,7 +89,7 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
     children = sorted({name.rpartition("/")[0] for name in files} - {""})
     make_folders(folder, children)
     for name, data in files.items():
-        write_file(folder / name, data)
+        write_unflushed(folder / name, data)
     flush_all([*(folder / name for name in files), *(folder / child for child in children), folder, folder.parent])
 
 

@@ -10,6 +10,7 @@ Letters in array names: V camera views, T steps of the episode, A action dimensi
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def oracle_method(env: Any) -> Method:
     return Method(name="oracle", role="privileged reference", begin=lambda _: lambda _: env.unwrapped.oracle_action())
 
 
-def run_episode(env: Any, method: Method, *, index: int, seed: int, split: str) -> EpisodeRecord:
+def run_episode(env: Any, method: Method, *, index: int, seed: int, split: str, warm_up: bool = False) -> EpisodeRecord:
     """Runs one episode of one method.
 
     Args:
@@ -94,6 +95,7 @@ def run_episode(env: Any, method: Method, *, index: int, seed: int, split: str) 
         index: number of the goal in the split's manifest.
         seed: seed of the environment and of the method.
         split: manifest.
+        warm_up: make one decision first and throw it away: the first of a process also allocates its workspace.
     """
     observation, info = env.reset(seed=seed, options={"goal_index": index, "split": split})
     goal_id, goal_pixels = str(info["goal_id"]), np.array(info["goal_pixels"])
@@ -102,7 +104,11 @@ def run_episode(env: Any, method: Method, *, index: int, seed: int, split: str) 
     distances, frames, actions, plan_ms = [float(info["distance_m"])], [observation["pixels"]], [], []
     strict = moderate = done = False
     failure: str | None = None
-    policy = method.begin(EpisodeStart(goal_pixels=goal_pixels, seed=seed, info=spec))
+    start = EpisodeStart(goal_pixels=goal_pixels, seed=seed, info=spec)
+    if warm_up:
+        with contextlib.suppress(EpisodeFailed):
+            method.begin(start)(observation)
+    policy = method.begin(start)
     while not done:
         began = time.perf_counter()
         try:
@@ -161,11 +167,13 @@ def evaluate(
     names = [method.name for method in methods]
     if len(set(names)) != len(names):
         raise UserError(f"methods {names} share a name; give each its own")
+    cold = {method.name for method in methods if method.timed}
     for index in range(num_episodes):
         for method in methods:
             record = journal.records.get((method.name, index))
             if record is None:
-                record = run_episode(env, method, index=index, seed=seed + index, split=split)
+                record = run_episode(env, method, index=index, seed=seed + index, split=split, warm_up=method.name in cold)
+                cold.discard(method.name)
                 journal.append(record)
             on_episode(record)
     return {name: [journal.records[name, index] for index in range(num_episodes)] for name in names}

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from goalward import UserError
+from goalward.datasets.durable import replace_file
 from goalward.experiments.statistics import Rate, compare_paired, percentile
 
 SCHEMA = 1
@@ -47,8 +46,8 @@ class EpisodeRecord:
     """Seed of the environment and of the method."""
     distances_m: tuple[float | None, ...]
     """True distance to the goal before the first and after every step [T+1]; None where the state had diverged."""
-    energies: tuple[float, ...] | None
-    """Latent distance to the goal image at the same instants [T+1]; None for a method without a model."""
+    energies: tuple[float | None, ...] | None
+    """Mean squared difference between the frame's and the goal image's latents, same instants [T+1]; None for a method without a model."""
     actions: tuple[tuple[float | None, ...], ...]
     """Actions sent to the environment [T][A]; None stands for a number that was not finite."""
     plan_ms: tuple[float, ...]
@@ -156,30 +155,14 @@ def to_text(results: Mapping[str, Any]) -> str:
     return f'{body},\n "episodes": [\n{rows}\n ]\n}}\n'
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file that is either complete or not there: temporary file, fsync, rename, fsync of the folder.
+def write_atomically(path: Path, content: str) -> None:
+    """Writes a file that is afterwards either complete or what it was before.
 
     Raises:
-        OSError: the disk is full or cannot be written; the previous file is then untouched.
+        OSError: the disk is full or cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # noqa: S103 (mkstemp makes private files; a report is for colleagues)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(path, content.encode())
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -101,3 +101,28 @@ def compare_paired(first: Sequence[bool], second: Sequence[bool]) -> PairedCompa
     tail = sum(math.comb(uneven, k) for k in range(min(wins, losses) + 1))
     p_value = min(1.0, 2 * tail / 2**uneven)  # integers divide exactly, however long
     return PairedComparison(wins=wins, losses=losses, ties=len(first) - uneven, p_value=p_value)
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's rank correlation; None for fewer than three pairs or a constant."""
+    if len(pairs) < 3:
+        return None
+    ranks = [_ranks([pair[axis] for pair in pairs]) for axis in (0, 1)]
+    mean = (len(pairs) + 1) / 2
+    covariance = sum((a - mean) * (b - mean) for a, b in zip(*ranks, strict=True))
+    spread = math.prod(math.sqrt(sum((r - mean) ** 2 for r in rank)) for rank in ranks)
+    return covariance / spread if spread else None
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranks = [0.0] * len(values)
+    begin = 0
+    while begin < len(order):
+        end = begin
+        while end + 1 < len(order) and values[order[end + 1]] == values[order[begin]]:
+            end += 1
+        for place in order[begin : end + 1]:
+            ranks[place] = (begin + end) / 2 + 1  # ties share the mean of their ranks
+        begin = end + 1
+    return ranks

@@ -130,29 +130,30 @@ class Workspace:
         # Displacements are rounded to float32; this much (0.1 micrometre for a metre) keeps the exact sum inside all the same.
         return 2.0**-23 * torch.maximum(self.low_E.abs(), self.high_E.abs()).amax().clamp(min=2.0**-10)
 
-    def begin(self, situation: Situation) -> tuple[Tensor, Tensor]:
-        """Returns how far the end effector may still go down and up, float64 [B, 1, E]; sums in float64 do not drift."""
+    def begin(self, situation: Situation) -> Tensor:
+        """Returns how far the end effector may go down and up from here, float64 [2, B, 1, E]; sums in float64 do not drift."""
         if situation.position_BE is None:
             raise UserError("workspace: the end-effector position is not known; give its proprio entries, or leave the workspace out")
-        position_B1E = situation.position_BE.to(self.low_E).unsqueeze(1)
         margin = self._margin
-        return self.low_E + margin - position_B1E, self.high_E - margin - position_B1E
+        corners_2E = torch.stack([self.low_E + margin, self.high_E - margin])
+        return corners_2E[:, None, None] - situation.position_BE.to(self.low_E).unsqueeze(1)
 
-    def clip(self, action_BSA: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+    def clip(self, action_BSA: Tensor, memory: Tensor) -> Tensor:
         """Stops each displacement at the walls."""
-        down, up = (reach.to(action_BSA.dtype) for reach in memory)
-        if self.action_dims == tuple(range(action_BSA.shape[-1])):
+        down, up = memory.to(action_BSA.dtype).unbind()
+        if self._moves_all(action_BSA):
             return torch.clamp(action_BSA, down, up)
         clipped = action_BSA.clone()
         for axis, dim in enumerate(self.action_dims):
             clipped[..., dim] = torch.clamp(action_BSA[..., dim], down[..., axis], up[..., axis])
         return clipped
 
-    def after(self, action_BSA: Tensor, memory: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def after(self, action_BSA: Tensor, memory: Tensor) -> Tensor:
         """Moves the walls by the displacement."""
-        if self.action_dims != tuple(range(action_BSA.shape[-1])):
-            action_BSA = torch.stack([action_BSA[..., dim] for dim in self.action_dims], dim=-1)
-        return memory[0] - action_BSA, memory[1] - action_BSA
+        return memory - (action_BSA if self._moves_all(action_BSA) else action_BSA[..., self.action_dims])
+
+    def _moves_all(self, action_BSA: Tensor) -> bool:
+        return self.action_dims == tuple(range(action_BSA.shape[-1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,8 +217,9 @@ class Intersection:
             for limit, memory in zip(self.limits, memories, strict=True):
                 action_BSA = limit.clip(action_BSA, memory)
             action_BSA = torch.clamp(action_BSA, self.box.low_A, self.box.high_A)
-            memories = [limit.after(action_BSA, memory) for limit, memory in zip(self.limits, memories, strict=True)]
             steps.append(action_BSA)
+            if len(steps) < actions_BSHA.shape[2]:
+                memories = [limit.after(action_BSA, memory) for limit, memory in zip(self.limits, memories, strict=True)]
         return torch.stack(steps, dim=2)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from goalward import UserError
+from goalward.planners.checks import require_number
 
 Metric = Literal["l2", "l1", "cosine"]
 StepWeights = Literal["last", "uniform", "linear"] | tuple[float, ...]
@@ -47,7 +48,7 @@ class LatentDistance:
         """Refuses unknown metrics and weights that cannot be normalised."""
         if self.metric not in ("l2", "l1", "cosine"):
             raise UserError(f"metric: {self.metric!r} is unknown; choose l2, l1 or cosine")
-        _require_weight(self.weight)
+        require_number("weight", self.weight, low=0.0)
         weights = self.step_weights
         if isinstance(weights, str):
             if weights not in ("last", "uniform", "linear"):
@@ -73,17 +74,13 @@ class LatentDistance:
 
     def cost(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
         """Weighted mean over the horizon; see `metric`."""
-        weights = self.weights_H(z_BSHND.shape[2])
-        # Steps of no weight are not computed; they could only add a NaN (0 times inf).
-        used = [step for step, weight in enumerate(weights) if weight > 0]
-        first = used[0]
-        distance_BSH = latent_distance(z_BSHND[:, :, first:], z_goal_BND[:, None, None], self.metric)
-        if used == [z_BSHND.shape[2] - 1]:
-            return distance_BSH.squeeze(2)
         total_BS: Tensor | None = None
-        for step in used:
-            part_BS = distance_BSH[:, :, step - first] * weights[step]
-            total_BS = part_BS if total_BS is None else total_BS + part_BS
+        # Step by step: temporaries that fit the cache. Steps of no weight are left out; they could only add a NaN (0 times inf).
+        for step, weight in enumerate(self.weights_H(z_BSHND.shape[2])):
+            if weight > 0:
+                part_BS = latent_distance(z_BSHND[:, :, step], z_goal_BND[:, None], self.metric)
+                part_BS = part_BS if weight == 1.0 else part_BS * weight
+                total_BS = part_BS if total_BS is None else total_BS + part_BS
         assert total_BS is not None
         return total_BS
 
@@ -97,7 +94,7 @@ class ActionEffort:
 
     def __post_init__(self) -> None:
         """Checks the weight."""
-        _require_weight(self.weight)
+        require_number("weight", self.weight, low=0.0)
 
     def cost(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
         """Mean over steps and entries; frozen entries count nothing."""
@@ -139,8 +136,3 @@ def latent_distance(z_ND: Tensor, z_goal_ND: Tensor, metric: Metric = "l2") -> T
 
 def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _require_weight(weight: float) -> None:
-    if not (math.isfinite(weight) and weight >= 0):
-        raise UserError(f"weight: {weight} is not allowed; give a finite number of at least 0")

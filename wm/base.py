@@ -153,9 +153,11 @@ class EnvSignature:
         versions = {match.group() for match in map(_VERSION.search, (self.env, other.env)) if match}
         if _short_name(self.env) != _short_name(other.env) or len(versions) > 1:
             found.append(f"env is {other.env}, the model's is {self.env}")
-        for name in ("cameras", "image_size_px", "action_names", "proprio_names"):
-            if getattr(self, name) != getattr(other, name):
-                found.append(f"{name} is {getattr(other, name)}, the model's is {getattr(self, name)}")
+        found += [
+            f"{name} is {getattr(other, name)}, the model's is {getattr(self, name)}"
+            for name in ("cameras", "image_size_px", "action_names", "proprio_names")
+            if getattr(self, name) != getattr(other, name)
+        ]
         for name in ("dt_s", "action_low", "action_high"):
             ours, theirs = np.atleast_1d(getattr(self, name)), np.atleast_1d(getattr(other, name))
             # Bounds travel through float32 in Gymnasium spaces, hence the tolerance.

@@ -104,7 +104,12 @@ class ModelDescription:
 
 
 def save_model(
-    folder: Path, description: ModelDescription, tensors: dict[str, Tensor], mean_ND: Tensor, *, encoder_files: dict[str, bytes] | None = None
+    folder: Path,
+    description: ModelDescription,
+    tensors: dict[str, Tensor],
+    mean_ND: Tensor,
+    *,
+    encoder_files: dict[str, bytes] | None = None,
 ) -> None:
     """Writes a model folder; an older model in it is replaced.
 
@@ -149,7 +154,9 @@ def read_model(folder: Path) -> tuple[ModelDescription, LatentPredictor, Tensor]
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise UserError(f"{folder / MODEL_JSON}: not the description of a Goalward model; goalward train writes one")
     if body.get("schema") != SCHEMA:
-        raise UserError(f"{folder / MODEL_JSON}: schema {body.get('schema')!r}; this version reads schema {SCHEMA}: update goalward or train again")
+        raise UserError(
+            f"{folder / MODEL_JSON}: schema {body.get('schema')!r}; this version reads schema {SCHEMA}: update goalward or train again"
+        )
     faults: list[str] = []
     checksum = body.pop("checksum", None)
     if checksum != json_checksum(body):

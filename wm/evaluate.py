@@ -59,15 +59,17 @@ def evaluate(
     """
     frames = episodes.clips(horizon)
     if len(frames) == 0:
-        raise UserError(f"horizon is {horizon}, but no held-out episode has that many actions; collect longer episodes or lower the horizon")
+        raise UserError(f"horizon is {horizon}, but no held-out episode has that many actions; collect longer episodes")
     if len(frames) > max_clips:
         frames = frames[torch.linspace(0, len(frames) - 1, max_clips, dtype=torch.float64).round().long()]
     # Half the clips away is another episode wherever there is more than one; a fixed swap keeps the figure reproducible.
     others = frames.roll(max(1, len(frames) // 2))
     own, shuffled, still = (torch.zeros(horizon, dtype=torch.float64) for _ in range(3))
-    for part, other in zip(frames.split(batch_size), others.split(batch_size), strict=True):
-        z_CTND, actions_CHA, true_CHND = episodes.gather(part.to(episodes.z_FND.device), context=context, horizon=horizon)
-        _, wrong_CHA, _ = episodes.gather(other.to(episodes.z_FND.device), context=context, horizon=horizon)
+    frames, others = frames.to(episodes.z_FND.device), others.to(episodes.z_FND.device)
+    for start in range(0, len(frames), batch_size):
+        part = slice(start, start + batch_size)
+        z_CTND, actions_CHA, true_CHND = episodes.gather(frames[part], context=context, horizon=horizon)
+        _, wrong_CHA, _ = episodes.gather(others[part], context=context, horizon=horizon)
         predicted_CSHND = predictor.rollout(predictor.prime(z_CTND), torch.stack([actions_CHA, wrong_CHA], dim=1))
         own += _squared(predicted_CSHND[:, 0] - true_CHND)
         shuffled += _squared(predicted_CSHND[:, 1] - true_CHND)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,10 @@ class LatentEpisodes:
     def to(self, device: torch.device) -> LatentEpisodes:
         """Copies everything to a device."""
         return LatentEpisodes(
-            z_FND=self.z_FND.to(device), actions_FA=self.actions_FA.to(device), proprio_FP=self.proprio_FP.to(device), first=self.first.to(device)
+            z_FND=self.z_FND.to(device),
+            actions_FA=self.actions_FA.to(device),
+            proprio_FP=self.proprio_FP.to(device),
+            first=self.first.to(device),
         )
 
     def normalised(self, latent: LatentStatistics, action: VectorStatistics) -> LatentEpisodes:
@@ -77,7 +81,8 @@ class LatentEpisodes:
 
     def clips(self, horizon: int) -> Tensor:
         """Frames from which `horizon` actions were executed, int64 [C]: every one is the last observed frame of a clip."""
-        starts = [torch.arange(int(a), max(int(a), int(b) - horizon)) for a, b in zip(self.first[:-1], self.first[1:], strict=True)]
+        first = self.first.tolist()
+        starts = [torch.arange(a, max(a, b - horizon)) for a, b in itertools.pairwise(first)]
         return torch.cat(starts) if starts else torch.empty(0, dtype=torch.int64)
 
     def gather(self, frames: Tensor, *, context: int, horizon: int) -> tuple[Tensor, Tensor, Tensor]:

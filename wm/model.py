@@ -108,6 +108,11 @@ class WorldModel:
         return self.description.env.action_names
 
     @property
+    def proprio_names(self) -> tuple[str, ...]:
+        """Names of the P proprioception entries of the training data."""
+        return self.description.env.proprio_names
+
+    @property
     def dt_s(self) -> float:
         """Duration of one action, seconds."""
         return self.description.env.dt_s
@@ -147,7 +152,8 @@ class WorldModel:
         """
         expected = (self.context_frames, self.description.num_tokens, self.description.dim)
         if z_BTND.ndim != 4 or tuple(z_BTND.shape[1:]) != expected:
-            raise UserError(f"latents have shape {list(z_BTND.shape)}, must be [B, {', '.join(map(str, expected))}]; repeat the first frame at a start")
+            sizes = ", ".join(map(str, expected))
+            raise UserError(f"latents have shape {list(z_BTND.shape)}, must be [B, {sizes}]; repeat the first frame at a start")
         return self._predictor.prime(z_BTND.to(self.device, torch.float32))
 
     def rollout(self, context: PredictorContext, actions_BSHA: Tensor) -> Tensor:
@@ -199,11 +205,27 @@ def load_model(name_or_path: str | Path, device: torch.device | str = "cpu", *, 
     """
     from goalward.wm.encoders import load_encoder
 
+    check_device(device)
     folder = _resolve(name_or_path)
     description, predictor, mean_ND = read_model(folder)
     origin: Any = description.encoder.name if description.encoder.shipped else folder / ENCODER_FOLDER
     encoder = load_encoder(origin, device=device)
     return WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype)
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """Makes sure that a device exists on this machine.
+
+    Raises:
+        UserError: It does not; names those that do.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's choice depends on how it was built
+        have = ["cpu"] + (["cuda"] if torch.cuda.is_available() else []) + (["mps"] if torch.backends.mps.is_available() else [])
+        raise UserError(f"device {str(device)!r} is not available here; choose {' or '.join(have)}") from error
+    return found
 
 
 def _resolve(name_or_path: str | Path) -> Path:

@@ -99,12 +99,12 @@ class Block(nn.Module):
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Computes only the keys and values [rows, K, L, E] of modulated tokens [rows, L, W]."""
         key_width = self.split[0]
-        k, v = F.linear(x, self.widen[: 2 * key_width]).split(key_width, dim=-1)
+        k, v = F.linear(x, self.widen[: 2 * key_width]).split_with_sizes([key_width, key_width], dim=-1)
         return self._key_heads(k) * self.head_width**-0.5, self._key_heads(v)
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Computes queries [rows, K, L * G, E], keys and values [rows, K, L, E], and the feed-forward part [rows, L, hidden]."""
-        k, v, q, m = F.linear(x, self.widen).split(self.split, dim=-1)
+        k, v, q, m = F.linear(x, self.widen).split_with_sizes(self.split, dim=-1)
         rows, length, _ = q.shape
         q = q.reshape(rows, length, self.key_heads, -1, self.head_width).transpose(1, 2).reshape(rows, self.key_heads, -1, self.head_width)
         return q, self._key_heads(k) * self.head_width**-0.5, self._key_heads(v), F.gelu(m)
@@ -123,7 +123,9 @@ class Block(nn.Module):
 class LatentPredictor(nn.Module):
     """Predicts normalised latents under normalised actions; see the top of this file."""
 
-    def __init__(self, config: PredictorConfig, *, num_tokens: int, dim: int, action_dim: int, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, config: PredictorConfig, *, num_tokens: int, dim: int, action_dim: int, generator: torch.Generator | None = None
+    ) -> None:
         """Builds an untrained predictor; it predicts persistence (nothing moves) until it is trained.
 
         Args:
@@ -249,7 +251,7 @@ def attention_with_shared_context(q: Tensor, context_k: Tensor, context_v: Tenso
     Returns:
         [B * S, K, Q, E].
     """
-    rows, heads, queries, width = q.shape
+    rows = q.shape[0]
     B, _, shared, _ = context_k.shape
     scores = torch.cat([_fold(q, B) @ context_k.transpose(-1, -2), _fold(q @ own_k.transpose(-1, -2), B)], dim=-1)
     weights = _softmax(scores).to(q.dtype)

@@ -5,6 +5,7 @@ Letters in array names: N tokens per frame, D latent width, A action dimensions,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -61,10 +62,11 @@ def latent_statistics(z_FND: Tensor) -> LatentStatistics:
         UserError: The latents are constant (a collapsed encoder, or pictures that never change) or not finite.
     """
     mean = torch.zeros(z_FND.shape[1:], dtype=torch.float64)
-    for part in z_FND.split(4096):  # Bounded memory: a float64 copy of everything is twice the latents.
+    parts = [z_FND[i : i + 4096] for i in range(0, len(z_FND), 4096)]
+    for part in parts:  # Bounded memory: a float64 copy of everything is twice the latents.
         mean += part.double().sum(0)
     mean /= len(z_FND)
-    square = sum(float((part.double() - mean).square().sum()) for part in z_FND.split(4096))
+    square = math.fsum(float((part.double() - mean).square().sum()) for part in parts)
     scale = (square / z_FND.numel()) ** 0.5
     if not scale < float("inf"):
         raise UserError("latents are not finite; check the encoder (goalward pretrain) and the images")

@@ -28,7 +28,6 @@ from goalward.wm.predictor import LatentPredictor, PredictorConfig
 from goalward.wm.statistics import LatentStatistics, VectorStatistics, latent_statistics, vector_statistics
 from goalward.wm.train_state import TrainState, load_state, save_state
 
-
 _ALL_CLIPS = 2**31
 
 
@@ -90,7 +89,12 @@ class TrainConfig:
 PRESETS: dict[str, TrainConfig] = {
     "default": TrainConfig(),
     "debug": TrainConfig(
-        steps=60, batch_size=32, warmup_steps=10, validate_every=30, validation_clips=64, predictor=PredictorConfig(width=64, depth=2, heads=2)
+        steps=60,
+        batch_size=32,
+        warmup_steps=10,
+        validate_every=30,
+        validation_clips=64,
+        predictor=PredictorConfig(width=64, depth=2, heads=2),
     ),
 }
 
@@ -127,9 +131,7 @@ class TrainResult:
     """What the user should know, one line each."""
 
 
-def training_loss(
-    predictor: LatentPredictor, z_CTND: Tensor, actions_CHA: Tensor, true_CHND: Tensor, config: TrainConfig
-) -> Tensor:
+def training_loss(predictor: LatentPredictor, z_CTND: Tensor, actions_CHA: Tensor, true_CHND: Tensor, config: TrainConfig) -> Tensor:
     """Weighted sum of teacher-forcing and rollout loss of a batch, float32 scalar."""
     context = predictor.prime(z_CTND)
     rollout = predictor.start(context, actions_CHA[:, None].expand(-1, 2, -1, -1))

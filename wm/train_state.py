@@ -155,9 +155,20 @@ class _OtherRun(UserError):
 
 def _check_identity(saved: dict[str, Any], identity: dict[str, Any], out: Path) -> None:
     now = json.loads(json.dumps(identity))
-    differences = [f"{key} was {saved.get(key)}, is {now.get(key)}" for key in sorted(saved.keys() | now.keys()) if saved.get(key) != now.get(key)]
-    if differences:
+    before, after = _flat("", saved), _flat("", now)
+    if differences := [
+        f"{key} was {before.get(key)}, is {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]:
         raise _OtherRun(f"resume: the run in {out} is another one: {'; '.join(differences)}; repeat its options, or choose another --out")
+
+
+def _flat(prefix: str, nested: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= _flat(f"{prefix}{key}.", value) if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _kept(folder: Path) -> list[dict[str, str]]:

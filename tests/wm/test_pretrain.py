@@ -53,23 +53,27 @@ def held_out() -> ClipPool:
     return moving_ball(8, seed=1)[0]
 
 
-def test_it_learns_where_things_are_from_video_alone_and_does_not_collapse(video: ClipPool) -> None:
-    config = replace(CONFIG, steps=250, batch_clips=24, learning_rate=3e-3, warmup_steps=10, check_every=1_000)
-    untrained: list[Progress] = []
-    result = pretrain(config, [moving_ball(120, seed=2)[0]], [moving_ball(20, seed=3)[0]], on_progress=untrained.append)
-    assert result.progress.loss < 0.5 * untrained[0].loss
+def test_it_learns_where_things_are_from_video_alone_and_does_not_collapse() -> None:
+    config = replace(
+        CONFIG,
+        objective=replace(CONFIG.objective, sigreg_scope="frame", sigreg_weight=5.0),
+        steps=200,
+        batch_clips=24,
+        learning_rate=3e-3,
+        warmup_steps=10,
+        check_every=1_000,
+    )
+    seen: list[Progress] = []
+    result = pretrain(config, [moving_ball(120, seed=2)[0]], [moving_ball(20, seed=3)[0]], on_progress=seen.append)
+    assert result.progress.loss < 0.5 * seen[0].loss
     assert result.progress.held_out is not None
-    assert result.progress.held_out.of_persistence < 0.8
+    assert result.progress.held_out.of_persistence < 0.9
     assert result.progress.held_out.collapse.effective_rank > 3
-    assert result.progress.held_out.collapse.std_mean > 0.3
-
+    assert result.progress.held_out.collapse.std_mean > 0.5
     splits = [moving_ball(runs, seed) for seed, runs in ((4, 60), (5, 20), (6, 20))]
-    random = pretrain(replace(config, steps=1, learning_rate=1e-12), [video], []).encoder
-    errors = [
-        ridge_probe(*[(encoder.encode(pool.frames_Fhw3).flatten(1), places) for pool, places in splits]).mean_error
-        for encoder in (result.encoder, random)
-    ]
-    assert errors[0] < 0.5 * errors[1]
+    probe = ridge_probe(*[(result.encoder.encode(pool.frames_Fhw3).flatten(1), places) for pool, places in splits])
+    assert probe.r2 > 0.95
+    assert probe.mean_error < 2  # pixels, in a picture of 32
 
 
 def test_progress_says_where_the_run_stands(video: ClipPool, held_out: ClipPool) -> None:

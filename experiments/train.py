@@ -1,0 +1,294 @@
+"""`goalward train`: trains the action-conditioned predictor on a dataset's latents and writes the world model's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from goalward import UserError, __version__
+
+if TYPE_CHECKING:
+    from goalward.datasets.store import EpisodeStore
+    from goalward.wm.base import Encoder, EnvSignature
+    from goalward.wm.checkpoint import ModelDescription
+    from goalward.wm.latents import LatentEpisodes
+    from goalward.wm.train import TrainConfig, TrainProgress, TrainResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainCommand:
+    """Train the predictor of a world model on episodes, with a frozen encoder."""
+
+    env: str = "reach"
+    """Environment of the episodes."""
+    data: Path | None = None
+    """Episode store; none given: data/<env>."""
+    out: Path | None = None
+    """Folder for the model and its checkpoints; none given: runs/<env>."""
+    encoder: str = "goalward-small"
+    """Name of an encoder, or the folder `goalward pretrain` wrote."""
+    cameras: tuple[str, ...] = ()
+    """Cameras to use, in this order; none given: all in the data."""
+    preset: Literal["default", "debug"] = "default"
+    """`debug` trains a tiny predictor for a few seconds, to try the pipeline."""
+    steps: int | None = None
+    """Optimiser steps; none given: the preset's."""
+    seed: int = 0
+    """Decides initial weights and the order of the data."""
+    device: str = "auto"
+    """Where to train: cpu, cuda, or auto."""
+    cache: Path | None = None
+    """Folder that keeps encoded frames for the next run; none given: beside the data, <data>-latents."""
+    threads: int = 0
+    """CPU threads; 0: all cores."""
+    resume: bool = False
+    """Continue the run in `out`."""
+    quiet: bool = False
+    """No progress bar, no table."""
+
+    def __post_init__(self) -> None:
+        """Checks every field."""
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"steps is {self.steps}; must be at least 1")
+        if self.threads < 0:
+            raise UserError(f"threads is {self.threads}; must be 0 (all cores) or above")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise UserError(f"cameras {', '.join(self.cameras)} name one twice; name each once")
+
+
+def run(config: TrainCommand) -> int:
+    """Runs the command.
+
+    Returns:
+        Exit code: 0, or 130 after an interruption.
+
+    Raises:
+        UserError: Any fault of data, encoder, options, disk or resumed state; checkpoints stay.
+    """
+    import torch
+
+    from goalward.wm.base import EnvSignature
+    from goalward.wm.checkpoint import MODEL_JSON, save_model
+    from goalward.wm.encoders import load_encoder
+    from goalward.wm.model import check_device
+    from goalward.wm.train import train
+    from goalward.wm.train_state import has_state
+
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    device = check_device(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    out = config.out or Path("runs") / config.env
+    if not config.resume and (has_state(out) or (out / MODEL_JSON).exists()):
+        raise UserError(f"out: {out} already holds a run; add --resume to continue it, or choose another --out")
+    training = training_config(config)
+    store = open_data(config)
+    signature = EnvSignature.of(store.spec, cameras=config.cameras or None)
+    encoder = load_encoder(config.encoder, device=device)
+    with _Bar(config.quiet) as bar:
+        try:
+            train_part, held_out = _latents(config, store, encoder, bar)
+            bar.start(training.steps)
+            result = train(
+                training,
+                train_part,
+                held_out,
+                out=out,
+                identity={"data": store.content_hash, "encoder": encoder.fingerprint, "cameras": list(signature.cameras)},
+                resume=config.resume,
+                device=device,
+                report=bar.update,
+            )
+        except KeyboardInterrupt:
+            bar.note(f"stopped; continue with the same options and --resume (checkpoints are in {out})")
+            return 130
+    episodes = {"train": train_part.num_episodes, "validation": held_out.num_episodes}
+    description = _description(training, store, signature, encoder, _is_shipped(config.encoder), result, episodes, str(device))
+    save_model(
+        out, description, dict(result.predictor.named_parameters()), result.latent.mean_ND, encoder_files=_encoder_files(config.encoder)
+    )
+    if not config.quiet:
+        _print_table(result)
+        print(f"model in {out}; evaluate it with: plan-eval --env {config.env} --model {out}", file=sys.stderr)
+    return 0
+
+
+def training_config(config: TrainCommand) -> TrainConfig:
+    """The preset with the options that were given."""
+    from goalward.wm.train import PRESETS
+
+    training = replace(PRESETS[config.preset], seed=config.seed)
+    return training if config.steps is None else replace(training, steps=config.steps)
+
+
+def open_data(config: TrainCommand) -> EpisodeStore:
+    """Opens the episodes.
+
+    Raises:
+        UserError: There are none (names the command that collects them), too few, or they are of another environment.
+    """
+    from goalward.datasets.store import open_store
+
+    path = config.data or Path("data") / config.env
+    if not path.is_dir():
+        raise UserError(f"data: {path} does not exist; collect it with: goalward collect --env {config.env} --out {path}")
+    store = open_store(path)
+    if store.spec.env != config.env:
+        raise UserError(f"data: {path} holds episodes of {store.spec.env}, not of {config.env}; use --env {store.spec.env}")
+    for split in ("train", "validation"):
+        if not store.indices(split):
+            raise UserError(
+                f"data: {path} has no {split} episode among its {store.num_episodes}; "
+                f"collect more: goalward collect --env {config.env} --out {path} --episodes 500"
+            )
+    return store
+
+
+def _latents(config: TrainCommand, store: EpisodeStore, encoder: Encoder, bar: _Bar) -> tuple[LatentEpisodes, LatentEpisodes]:
+    from goalward.wm.latents import encode_store
+
+    cache = config.cache or store.path.parent / f"{store.path.name}-latents"
+    parts = []
+    for split in ("train", "validation"):
+        bar.encoding(split)
+        parts.append(encode_store(store, encoder, split=split, cameras=config.cameras or None, cache=cache, progress=bar.encoded))
+    return parts[0], parts[1]
+
+
+def _is_shipped(encoder: str) -> bool:
+    from goalward.wm.encoders import ENCODERS
+
+    return encoder in ENCODERS
+
+
+def _encoder_files(encoder: str) -> dict[str, bytes] | None:
+    """The files of an encoder that the package does not ship."""
+    if _is_shipped(encoder):
+        return None
+    names = ("encoder.json", "encoder.safetensors", "MODEL_CARD.md")
+    return {name: (Path(encoder) / name).read_bytes() for name in names if (Path(encoder) / name).is_file()}
+
+
+def _description(
+    training: TrainConfig,
+    store: EpisodeStore,
+    signature: EnvSignature,
+    encoder: Encoder,
+    shipped: bool,
+    result: TrainResult,
+    episodes: dict[str, int],
+    device: str,
+) -> ModelDescription:
+    import numpy
+    import safetensors
+    import torch
+
+    from goalward.wm.checkpoint import EncoderReference, ModelDescription
+
+    return ModelDescription(
+        predictor=training.predictor,
+        num_tokens=result.predictor.num_tokens,
+        dim=result.predictor.dim,
+        env=signature,
+        encoder=EncoderReference(name=encoder.name, fingerprint=encoder.fingerprint, shipped=shipped),
+        latent_scale=result.latent.scale,
+        action_mean=tuple(result.action.mean.tolist()),
+        action_std=tuple(result.action.std.tolist()),
+        proprio_mean=tuple(result.proprio.mean.tolist()),
+        proprio_std=tuple(result.proprio.std.tolist()),
+        data_hash=store.content_hash,
+        training={
+            "config": dataclasses.asdict(training),
+            "evaluation": result.evaluation.to_json(),
+            "elapsed_s": round(result.elapsed_s, 1),
+            "device": device,
+            "episodes": episodes,
+        },
+        versions={
+            "goalward": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "safetensors": safetensors.__version__,
+        },
+    )
+
+
+def _print_table(result: TrainResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Held-out error as a fraction of persistence ({result.evaluation.num_clips} clips)")
+    for name in ("steps ahead", "model", "model, shuffled actions", "persistence"):
+        table.add_column(name, justify="right")
+    for h, (own, shuffled) in enumerate(zip(result.evaluation.fraction, result.evaluation.fraction_shuffled, strict=True), start=1):
+        table.add_row(str(h), f"{own:.1%}", f"{shuffled:.1%}", "100.0%")
+    console = Console()
+    console.print(table)
+    for note in result.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Bar:
+    """Progress on standard error; without a terminal, a line now and then."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True, quiet=quiet)
+        columns: Sequence[Any] = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, refresh_per_second=2)
+        self._task = self._bar.add_task("train", total=1, figures="", visible=False)
+        self._held_out = ""
+        self._total = 1
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def encoding(self, split: str) -> None:
+        """Begins the encoding of a split."""
+        self._next(f"encode {split} episodes", 1)
+
+    def encoded(self, done: int, total: int) -> None:
+        """Episodes encoded so far."""
+        self._bar.update(self._task, completed=done, total=total)
+
+    def start(self, steps: int) -> None:
+        """Begins training."""
+        self._total = steps
+        self._next("train", steps)
+
+    def update(self, progress: TrainProgress) -> None:
+        """Shows loss and the latest held-out errors."""
+        if progress.evaluation is not None:
+            own, shuffled = progress.evaluation.fraction, progress.evaluation.fraction_shuffled
+            self._held_out = f", held out {own[0]:.1%} of persistence at 1 step, {own[-1]:.1%} at {len(own)}; shuffled {shuffled[0]:.0%}"
+        figures = f"loss {progress.loss:.4f}{self._held_out}"
+        self._bar.update(self._task, completed=progress.step, figures=figures)
+        if progress.evaluation is not None and not self._console.is_terminal:
+            self.note(f"step {progress.step}/{self._total} {figures}")
+
+    def _next(self, description: str, total: int) -> None:
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(description, total=total, figures="")
