@@ -67,10 +67,12 @@ class StoreSpec:
         _text("env_id", self.env_id)
         for name, limit in (("cameras", MAX_VIEWS), ("action_names", MAX_VECTOR), ("proprio_names", MAX_VECTOR)):
             names = getattr(self, name)
-            if not isinstance(names, tuple) or not 1 <= len(names) <= limit or len(set(names)) != len(names):
-                raise UserError(f"{name}={names!r} must be 1..{limit} different names")
+            if not isinstance(names, tuple) or not 1 <= len(names) <= limit:
+                raise UserError(f"{name}={names!r} must be 1..{limit} names")
             for entry in names:
                 _text(name, entry)
+            if len(set(names)) != len(names):
+                raise UserError(f"{name}={names!r} must be different names")
         _integer("image_size_px", self.image_size_px, 1, MAX_IMAGE_PX)
         _integer("frames_per_chunk", self.frames_per_chunk, 1, 1024)
         if not isinstance(self.dt_s, float) or not (math.isfinite(self.dt_s) and 0 < self.dt_s <= 3600):

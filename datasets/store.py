@@ -5,6 +5,7 @@ Letters in array names: T actions in an episode, V camera views, A action dimens
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,15 +123,16 @@ class EpisodeStore:
         """
         entry, folder = self._entry(index), episode_folder(self.path, index)
         self._checked -= {(index, name) for name in ARRAY_NAMES}
-        for name, layout in layouts(self.spec, entry.num_steps).items():
-            self._check_metadata(index, name, layout)
-            path, record = folder / name / layout.data_key, entry.arrays[name]
-            if hashlib.sha256(read_regular(path, record.data_bytes)).hexdigest() != record.data_sha256:
-                raise UserError(f"episode {index}: {path}: damaged: its checksum is wrong")
-        if self.episode(index).content_sha256() != entry.content_sha256:
-            raise UserError(f"episode {index}: {folder}: damaged: the decoded data is not what was recorded")
-        if read_regular(folder / "zarr.json", MAX_METADATA_BYTES) != GROUP_JSON:
-            raise UserError(f"episode {index}: {folder / 'zarr.json'}: damaged")
+        with _naming(index):
+            for name, layout in layouts(self.spec, entry.num_steps).items():
+                self._check_metadata(index, name, layout)
+                path, record = folder / name / layout.data_key, entry.arrays[name]
+                if hashlib.sha256(read_regular(path, record.data_bytes)).hexdigest() != record.data_sha256:
+                    raise UserError(f"{path}: damaged: its checksum is wrong")
+            if self.episode(index).content_sha256() != entry.content_sha256:
+                raise UserError(f"{folder}: damaged: the decoded data is not what was recorded")
+            if read_regular(folder / "zarr.json", MAX_METADATA_BYTES) != GROUP_JSON:
+                raise UserError(f"{folder / 'zarr.json'}: damaged")
 
     def damage(self) -> Iterator[tuple[int, str | None]]:
         """Verifies every episode; yields its number and None, or what is wrong with it. Number -1 stands for the store itself."""
@@ -169,12 +171,10 @@ class EpisodeStore:
             raise UserError(f"episode {index}: {name} {start}..{stop} is out of range 0..{rows}")
         if start == stop:
             return np.empty((0, *layout.shape[1:]), layout.dtype)
-        try:
+        with _naming(index):
             self._check_metadata(index, name, layout)
             path = episode_folder(self.path, index) / name / layout.data_key
             return read_rows(path, layout, entry.arrays[name].data_bytes, start, stop)
-        except UserError as error:
-            raise UserError(f"episode {index}: {error}" if not str(error).startswith("episode") else str(error)) from None
 
     def _check_metadata(self, index: int, name: str, layout: ArrayLayout) -> None:
         if (index, name) in self._checked:
@@ -183,5 +183,15 @@ class EpisodeStore:
         raw = read_regular(path, MAX_METADATA_BYTES)
         check_array_metadata(raw, layout, str(path))
         if hashlib.sha256(raw).hexdigest() != self.entries[index].arrays[name].meta_sha256:
-            raise UserError(f"episode {index}: {path}: damaged: its checksum is wrong")
+            raise UserError(f"{path}: damaged: its checksum is wrong")
         self._checked.add((index, name))
+
+
+@contextlib.contextmanager
+def _naming(index: int) -> Iterator[None]:
+    """Puts the episode in front of an error about its files, once."""
+    prefix = f"episode {index}: "
+    try:
+        yield
+    except UserError as error:
+        raise UserError(prefix + str(error).removeprefix(prefix)) from None

@@ -57,9 +57,7 @@ class PretrainCommand:
         if not self.data:
             raise UserError("data is empty; name at least one episode store, e.g. --data data/reach")
         if self.weights and len(self.weights) != len(self.data):
-            raise UserError(
-                f"weights has {len(self.weights)} entries for {len(self.data)} data stores; give one per store or none"
-            )
+            raise UserError(f"weights has {len(self.weights)} entries for {len(self.data)} data stores; give one per store or none")
         if self.minutes is not None and self.steps is not None:
             raise UserError("minutes and steps are both given; choose one budget")
         if self.max_frames < 1:
@@ -83,6 +81,7 @@ def run(config: PretrainCommand) -> int:
     from goalward.wm.encoders.folder import CARD_NAME, save_small_encoder, write_atomically
     from goalward.wm.encoders.small import SmallEncoder
     from goalward.wm.pretrain import pretrain
+    from goalward.wm.pretrain_state import STATE_NAME
 
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     stores = [open_store(path) for path in config.data]
@@ -117,10 +116,9 @@ def run(config: PretrainCommand) -> int:
     provenance = provenance_of(training, result, sources)
     save_small_encoder(config.out, encoder, provenance=provenance)
     write_atomically(config.out / CARD_NAME, model_card(encoder, provenance).encode())
+    (config.out / STATE_NAME).unlink(missing_ok=True)  # the encoder is whole: nothing is left to resume
     if not config.quiet:
-        bar.note(
-            f"encoder written to {config.out}; next: goalward probe --encoder {config.out} --data {config.data[0]}"
-        )
+        bar.note(f"encoder written to {config.out}; next: goalward probe --encoder {config.out} --data {config.data[0]}")
     return 0
 
 
@@ -169,10 +167,7 @@ def _load(
         for store, weight in zip(stores, weights, strict=True)
     ]
     held = [(store, weight) for store, weight in zip(stores, weights, strict=True) if len(store.indices("validation"))]
-    validation = [
-        load_pool(store, split="validation", image_size_px=size, weight=weight, max_frames=4_000)
-        for store, weight in held
-    ]
+    validation = [load_pool(store, split="validation", image_size_px=size, weight=weight, max_frames=4_000) for store, weight in held]
     return train, validation
 
 
@@ -191,11 +186,8 @@ def provenance_of(training: PretrainConfig, result: Pretrained, sources: list[di
         figures["held_out_error_of_persistence"] = round(last.held_out.of_persistence, 4)
         figures["held_out_latents"] = {key: round(value, 4) for key, value in asdict(last.held_out.collapse).items()}
     return {
-        "objective": "predict the next frames' latents from the last two (video only: no action, reward or state), "
-        "with SIGReg",
-        "command": shlex.join(["goalward", *sys.argv[1:]])
-        if Path(sys.argv[0]).name == "goalward"
-        else "goalward pretrain",
+        "objective": "predict the next frames' latents from the last two (video only: no action, reward or state), with SIGReg",
+        "command": shlex.join(["goalward", *sys.argv[1:]]) if Path(sys.argv[0]).name == "goalward" else "goalward pretrain",
         "training": asdict(training),
         "data": sources,
         "figures": figures,
@@ -205,9 +197,7 @@ def provenance_of(training: PretrainConfig, result: Pretrained, sources: list[di
 
 def model_card(encoder: Any, provenance: dict[str, Any]) -> str:
     """Writes the model card, in Markdown."""
-    rows = "\n".join(
-        "| {path} | {env} | {frames} | {weight:g} | `{sha256:.16}` |".format(**source) for source in provenance["data"]
-    )
+    rows = "\n".join("| {path} | {env} | {frames} | {weight:g} | `{sha256:.16}` |".format(**source) for source in provenance["data"])
     return f"""# {encoder.name}
 
 A frozen video encoder: one uint8 frame of {encoder.image_size_px} px in, {encoder.tokens_per_view} tokens of width

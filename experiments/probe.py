@@ -104,9 +104,7 @@ def probe_report(config: ProbeCommand, encoder: Any, store: Any) -> dict[str, An
         generator = torch.Generator().manual_seed(config.seed)
         random = SmallEncoder(SmallEncoderNetwork(encoder.config, generator), name="random weights")
         methods["random weights"] = features(lambda pixels: encoder_features(random, pixels))
-    methods[f"pixels {config.pixel_side}x{config.pixel_side}"] = features(
-        lambda pixels: pixel_features(pixels, side=config.pixel_side)
-    )
+    methods[f"pixels {config.pixel_side}x{config.pixel_side}"] = features(lambda pixels: pixel_features(pixels, side=config.pixel_side))
     report: dict[str, Any] = {
         "encoder": encoder.name,
         "fingerprint": encoder.fingerprint,
@@ -136,9 +134,7 @@ def _load(config: ProbeCommand, encoder: Any, store: Any, split: str) -> tuple[A
 
     names = list(store.spec.proprio_names)
     if missing := [name for name in config.target if name not in names]:
-        raise UserError(
-            f"target: {', '.join(missing)} not among the data's proprioception ({', '.join(names)}); choose from those"
-        )
+        raise UserError(f"target: {', '.join(missing)} not among the data's proprioception ({', '.join(names)}); choose from those")
     columns = [names.index(name) for name in config.target]
     bound = config.max_samples if split == "train" else max(4, config.max_samples // 4)
     order = np.random.default_rng(config.seed).permutation(np.asarray(list(store.indices(split)), dtype=np.int64))
@@ -155,8 +151,7 @@ def _load(config: ProbeCommand, encoder: Any, store: Any, split: str) -> tuple[A
     size = encoder.image_size_px
     if pixels[0].shape[2:] != (size, size, 3):
         raise UserError(
-            f"data has frames {list(pixels[0].shape[2:])}: encoder {encoder.name!r} takes [{size}, {size}, 3]; "
-            "choose data of that size"
+            f"data has frames {list(pixels[0].shape[2:])}: encoder {encoder.name!r} takes [{size}, {size}, 3]; choose data of that size"
         )
     return np.concatenate(pixels)[:bound], torch.from_numpy(np.concatenate(targets)[:bound].astype(np.float32))
 

@@ -119,14 +119,14 @@ class EnvSignature:
 
         Args:
             info: An object with attributes, or a mapping with keys, named as the fields here; the environment's name may be called
-                `env`, `env_id`, `env_name`, `id`, `name`, or (the Gymnasium id) `env_version` or `version`.
+                `env`, `env_id`, `env_name`, `id`, `name` or (a Gymnasium id) `version`.
             cameras: Keep only these cameras, in this order; None keeps all.
 
         Raises:
             UserError: An entry is missing, or a camera is unknown.
         """
         values = info if isinstance(info, Mapping) else {name: getattr(info, name) for name in dir(info) if not name.startswith("_")}
-        names = [str(values[key]) for key in ("env", "env_id", "env_name", "id", "name", "env_version", "version") if key in values]
+        names = [str(values[key]) for key in ("env", "env_id", "env_name", "id", "name", "version") if key in values]
         # A versioned id says more than a short name.
         env = next((name for name in names if _VERSION.search(name)), names[0] if names else None)
         entries = ("cameras", "image_size_px", "dt_s", "action_names", "action_low", "action_high", "proprio_names")

@@ -153,15 +153,9 @@ def pretrain(
     sampler = ClipSampler(train, clip_frames=config.objective.clip_frames)
     generator = torch.Generator().manual_seed(config.seed)
     network = SmallEncoderNetwork(config.encoder, generator)
-    predictor = FuturePredictor(
-        network.config.tokens_per_view * network.config.dim, config.objective.predictor_width, generator
-    )
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(network, predictor, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
-    )
-    state = PretrainState(
-        {"encoder": network, "predictor": predictor}, optimizer, generator, np.random.default_rng(config.seed)
-    )
+    predictor = FuturePredictor(network.config.tokens_per_view * network.config.dim, config.objective.predictor_width, generator)
+    optimizer = torch.optim.AdamW(_parameter_groups(network, predictor, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
+    state = PretrainState({"encoder": network, "predictor": predictor}, optimizer, generator, np.random.default_rng(config.seed))
     identity: dict[str, Any] = {"config": asdict(config), "data": list(data_hashes)}
     if resume and out is not None:
         state.restore(out, identity)
@@ -208,9 +202,7 @@ def _fraction(config: PretrainConfig, state: PretrainState) -> float:
     return state.elapsed_s / (60.0 * config.minutes)
 
 
-def _parameter_groups(
-    network: SmallEncoderNetwork, predictor: FuturePredictor, weight_decay: float
-) -> list[dict[str, Any]]:
+def _parameter_groups(network: SmallEncoderNetwork, predictor: FuturePredictor, weight_decay: float) -> list[dict[str, Any]]:
     # Gains, biases and positions are not weights to shrink.
     named = [*network.named_parameters(), *predictor.named_parameters()]
     decayed = [value for name, value in named if value.ndim > 1 and name not in ("position", "offset")]
@@ -225,7 +217,8 @@ def _step(config: PretrainConfig, state: PretrainState, sampler: ClipSampler, fr
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     network, predictor = state.modules["encoder"], state.modules["predictor"]
-    assert isinstance(network, SmallEncoderNetwork) and isinstance(predictor, FuturePredictor)
+    assert isinstance(network, SmallEncoderNetwork)
+    assert isinstance(predictor, FuturePredictor)
     clips = torch.from_numpy(sampler.sample(config.batch_clips, state.rng))
     clips = jitter_brightness(clips, config.objective.brightness_jitter, state.generator)
     z_CLND = encode_clips(network, clips)
@@ -272,9 +265,7 @@ def _held_out_clips(validation: Sequence[ClipPool], config: PretrainConfig, coun
 
 
 @torch.no_grad()
-def check_held_out(
-    network: SmallEncoderNetwork, predictor: FuturePredictor, clips_CLhw3: Tensor, config: ObjectiveConfig
-) -> HeldOut:
+def check_held_out(network: SmallEncoderNetwork, predictor: FuturePredictor, clips_CLhw3: Tensor, config: ObjectiveConfig) -> HeldOut:
     """Measures prediction and collapse on fixed clips; changes nothing, draws nothing from the run's generators."""
     z_CLND = torch.cat([encode_clips(network, clips) for clips in torch.split(clips_CLhw3, 16)])
     terms = objective(z_CLND, predictor, config, torch.Generator().manual_seed(0))

@@ -92,9 +92,7 @@ class FuturePredictor(nn.Module):
         return current + delta
 
 
-def objective(
-    z_CLND: Tensor, predictor: FuturePredictor, config: ObjectiveConfig, generator: torch.Generator
-) -> ObjectiveTerms:
+def objective(z_CLND: Tensor, predictor: FuturePredictor, config: ObjectiveConfig, generator: torch.Generator) -> ObjectiveTerms:
     """Computes the loss of a batch of encoded clips.
 
     Args:
@@ -119,9 +117,7 @@ def objective(
     prediction = torch.stack(errors).mean()
     persistence = torch.stack(still).mean()
     regulariser = _regulariser(z_CLND, config, generator)
-    return ObjectiveTerms(
-        prediction + config.sigreg_weight * regulariser, prediction.detach(), persistence, regulariser.detach()
-    )
+    return ObjectiveTerms(prediction + config.sigreg_weight * regulariser, prediction.detach(), persistence, regulariser.detach())
 
 
 def _regulariser(z_CLND: Tensor, config: ObjectiveConfig, generator: torch.Generator) -> Tensor:

@@ -67,9 +67,7 @@ class PretrainState:
             "numpy": self.rng.bit_generator.state,
         }
         tensors = {key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
-        write_atomically(
-            folder / STATE_NAME, safetensors_bytes(tensors, metadata={"schema": _SCHEMA, "rest": json.dumps(rest)})
-        )
+        write_atomically(folder / STATE_NAME, safetensors_bytes(tensors, metadata={"schema": _SCHEMA, "rest": json.dumps(rest)}))
 
     def restore(self, folder: Path, identity: dict[str, Any]) -> None:
         """Reads the state from `folder` into this one; all or nothing is changed.
@@ -87,25 +85,21 @@ class PretrainState:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             rest = json.loads(metadata["rest"])
             if metadata.get("schema") != _SCHEMA:
-                raise UserError(
-                    f"resume: {path} has schema {metadata.get('schema')!r}, this version reads {_SCHEMA!r}; start anew"
-                )
+                raise UserError(f"resume: {path} has schema {metadata.get('schema')!r}, this version reads {_SCHEMA!r}; start anew")
             if differences := [
                 f"{key} was {rest['identity'].get(key)!r}, is {identity.get(key)!r}"
                 for key in sorted(identity.keys() | rest["identity"].keys())
                 if rest["identity"].get(key) != json.loads(json.dumps(identity.get(key)))
             ]:
                 raise UserError(
-                    f"resume: {folder} belongs to another run ({'; '.join(differences)}); "
-                    "give the same options or another --out"
+                    f"resume: {folder} belongs to another run ({'; '.join(differences)}); give the same options or another --out"
                 )
             self._restore(tensors, rest)
         except (SafetensorError, KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(
-                f"resume: {path} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-                "start without --resume"
+                f"resume: {path} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]}); start without --resume"
             ) from error
 
     def _restore(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:

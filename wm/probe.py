@@ -111,9 +111,7 @@ def ridge_probe(
     """
     for name, (x, y) in (("train", train), ("validation", validation), ("test", test)):
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2 or x.shape[1] != train[0].shape[1]:
-            raise UserError(
-                f"{name} split: features {tuple(x.shape)}, targets {tuple(y.shape)}; need [K, E], [K, Y], K at least 2"
-            )
+            raise UserError(f"{name} split: features {tuple(x.shape)}, targets {tuple(y.shape)}; need [K, E], [K, Y], K at least 2")
         if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
             raise UserError(f"{name} split holds values that are not finite")
     x_KE, y_KY = train[0].double(), train[1].double()
@@ -171,9 +169,7 @@ def distance_ranking(
     latent = (z_KE[first[keep]] - z_KE[second[keep]]).norm(dim=1)
     true = (y_KY[first[keep]] - y_KY[second[keep]]).norm(dim=1)
     close = true < near
-    return rank_correlation(latent, true), rank_correlation(latent[close], true[close]) if int(
-        close.sum()
-    ) >= 10 else float("nan")
+    return rank_correlation(latent, true), rank_correlation(latent[close], true[close]) if int(close.sum()) >= 10 else float("nan")
 
 
 def encoder_features(encoder: Encoder, pixels_KVhw3: NDArray[np.uint8]) -> Tensor:

@@ -50,8 +50,7 @@ class ClipPool:
         """Lists every index at which `length` consecutive frames of one run begin."""
         ends = np.cumsum(self.run_lengths)
         return np.concatenate(
-            [np.arange(end - run, end - length + 1) for run, end in zip(self.run_lengths, ends, strict=True)]
-            or [np.empty(0)]
+            [np.arange(end - run, end - length + 1) for run, end in zip(self.run_lengths, ends, strict=True)] or [np.empty(0)]
         ).astype(np.int64)
 
 
@@ -127,9 +126,7 @@ class ClipSampler:
         self._starts = [pool.starts(clip_frames) for pool in pools]
         for number, starts in enumerate(self._starts):
             if not len(starts):
-                raise UserError(
-                    f"clip_frames = {clip_frames}: longer than every episode of data store {number + 1}; lower it"
-                )
+                raise UserError(f"clip_frames = {clip_frames}: longer than every episode of data store {number + 1}; lower it")
         weights = np.array([pool.weight for pool in pools], dtype=np.float64)
         self._probabilities = weights / weights.sum()
 

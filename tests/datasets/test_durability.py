@@ -239,7 +239,8 @@ def test_power_loss_at_any_operation(
                 w.append(make_episode(seed, steps=2))
                 commits.append(len(journal.operations))
     for count in range(made, len(journal.operations) + 1):
-        for torn_bytes in (0, 1, 40, None):
+        torn = count > made and journal.operations[count - 1][0] == "write_unflushed"
+        for torn_bytes in (0, 40, None) if torn else (None,):
             target = tmp_path / "replay"
             shutil.rmtree(target, ignore_errors=True)
             journal.replay(target, count, torn_bytes)

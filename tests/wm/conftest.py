@@ -90,7 +90,7 @@ def small_store(tmp_path):
     def make(path=tmp_path / "data", episodes: int = 6, steps: int = 9, seed: int = 0):
         spec = StoreSpec(
             env="point",
-            env_version="Goalward/Point-v0",
+            env_id="Goalward/Point-v0",
             cameras=("front", "side"),
             image_size_px=8,
             dt_s=0.2,

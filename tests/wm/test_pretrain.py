@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from goalward import UserError
 from goalward.wm.encoders import SmallEncoderConfig
 from goalward.wm.encoders.small import fingerprint_of

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from goalward import UserError
 from goalward.wm.encoders import SmallEncoder, SmallEncoderConfig, SmallEncoderNetwork
 from goalward.wm.probe import collapse_report, distance_ranking, encoder_features, pixel_features, rank_correlation, ridge_probe

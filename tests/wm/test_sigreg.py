@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from goalward import UserError
 from goalward.wm.sigreg import epps_pulley, sigreg
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from goalward import UserError
-from goalward.wm.video_clips import ClipSampler, load_pool, pool_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from goalward import UserError
+from goalward.wm.video_clips import ClipSampler, load_pool, pool_of
 
 
 def run(identity: int, length: int, size: int = 2) -> np.ndarray:

@@ -69,9 +69,7 @@ def save_small_encoder(path: str | Path, encoder: SmallEncoder, *, provenance: M
         UserError: The folder cannot be written.
     """
     folder = Path(path)
-    weights = safetensors_bytes(
-        {name: value.cpu().contiguous() for name, value in sorted(encoder.state_dict().items())}
-    )
+    weights = safetensors_bytes({name: value.cpu().contiguous() for name, value in sorted(encoder.state_dict().items())})
     described = {
         "schema": _SCHEMA,
         "kind": "small",
@@ -129,9 +127,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
             raise UserError(f"{file} has {file.stat().st_size} bytes: at most {_MAX_JSON_BYTES} are plausible; {_FIX}")
         described = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            f"{Path(path)} is not an encoder folder: cannot read {JSON_NAME} ({error.strerror}); {_FIX}"
-        ) from error
+        raise UserError(f"{Path(path)} is not an encoder folder: cannot read {JSON_NAME} ({error.strerror}); {_FIX}") from error
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise

@@ -51,6 +51,5 @@ def load_encoder(name_or_path: str | Path = "goalward-small", *, device: str | t
     near = difflib.get_close_matches(str(name_or_path), ENCODERS, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(ENCODERS)}"
     raise UserError(
-        f"encoder {str(name_or_path)!r}: neither a known name nor a folder; {hint}, "
-        "or give the folder that `goalward pretrain` wrote"
+        f"encoder {str(name_or_path)!r}: neither a known name nor a folder; {hint}, or give the folder that `goalward pretrain` wrote"
     )

@@ -28,9 +28,7 @@ from goalward.wm.base import inference_dtype
 _STRIDE = 16  # of the last feature map
 _GROUPS = 8  # channels of a stage must divide by it
 _GRID = 2  # tokens along one side of a frame
-_CHUNK = (
-    2  # frames per forward pass at inference: fixed, so that results cannot depend on the number of frames asked for
-)
+_CHUNK = 2  # frames per forward pass at inference: fixed, so that results cannot depend on the number of frames asked for
 _PREPROCESSING = "rgb uint8 / 127.5 - 1"
 
 
@@ -52,9 +50,7 @@ class SmallEncoderConfig:
         if not 32 <= self.image_size_px <= 1024 or self.image_size_px % (_STRIDE * _GRID):
             raise UserError(f"image_size_px = {self.image_size_px}: must be a multiple of 32 in 32..1024; use 128")
         if len(self.widths) != 3 or any(not _GROUPS <= width <= 1024 or width % _GROUPS for width in self.widths):
-            raise UserError(
-                f"widths = {self.widths}: must be three multiples of {_GROUPS} in {_GROUPS}..1024; use (32, 64, 128)"
-            )
+            raise UserError(f"widths = {self.widths}: must be three multiples of {_GROUPS} in {_GROUPS}..1024; use (32, 64, 128)")
         if len(self.blocks) != 3 or any(not 0 <= count <= 32 for count in self.blocks):
             raise UserError(f"blocks = {self.blocks}: must be three counts in 0..32; use (1, 1, 2)")
         if not 1 <= self.dim <= 4096:
@@ -194,9 +190,7 @@ class SmallEncoder:
         frames_Mhw3 = torch.from_numpy(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames
         size = self.config.image_size_px
         if frames_Mhw3.dtype != torch.uint8:
-            raise UserError(
-                f"frames have dtype {str(frames_Mhw3.dtype).removeprefix('torch.')}: must be uint8 in 0..255; convert"
-            )
+            raise UserError(f"frames have dtype {str(frames_Mhw3.dtype).removeprefix('torch.')}: must be uint8 in 0..255; convert")
         if tuple(frames_Mhw3.shape[1:]) != (size, size, 3) or frames_Mhw3.ndim != 4:
             raise UserError(
                 f"frames have shape {tuple(frames_Mhw3.shape)}: encoder {self.name!r} takes [M, {size}, {size}, 3]; "

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from goalward import UserError
-from goalward.wm.encoders import SmallEncoder, SmallEncoderConfig, SmallEncoderNetwork, load_small_encoder, save_small_encoder
-from goalward.wm.encoders.folder import JSON_NAME, WEIGHTS_NAME, write_atomically
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
+
+from goalward import UserError
+from goalward.wm.encoders import SmallEncoder, SmallEncoderConfig, SmallEncoderNetwork, load_small_encoder, save_small_encoder
+from goalward.wm.encoders.folder import JSON_NAME, WEIGHTS_NAME, write_atomically
 
 TINY = SmallEncoderConfig(image_size_px=32, widths=(8, 8, 8), blocks=(0, 0, 1), dim=4)
 

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+
 from goalward import UserError
 from goalward.wm.base import Encoder
 from goalward.wm.encoders import ENCODERS, SmallEncoder, SmallEncoderConfig, SmallEncoderNetwork, load_encoder, save_small_encoder

@@ -1,0 +1,292 @@
+"""`plan-eval`: how well, and how fast, a planner reaches goal images; beside references, on the same goals, with intervals.
+
+    model + planner + references  ->  episodes (journal)  ->  results.json  ->  replays  ->  report.html  ->  table or JSON on standard output
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from goalward import UserError
+from goalward.experiments.errors import exit_code_of
+
+if TYPE_CHECKING:
+    from goalward.envs.base import EnvInfo
+    from goalward.experiments.evaluation import Method
+    from goalward.experiments.results import EpisodeRecord
+
+PROG = "plan-eval"
+REPORT_NAME = "report.html"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanEvalCommand:
+    """Plan to goal images in simulation and report how well it went.
+
+    The planner sees camera frames and the goal image, nothing else. It is compared, goal by goal, with holding still, with random actions
+    and with the environment's oracle. Killed or interrupted, the same command continues where it stopped.
+    """
+
+    env: str = "reach"
+    """Environment."""
+    planner: str = "cem"
+    """Planner: cem, adam."""
+    episodes: int = 50
+    """Number of goals."""
+    seed: int = 0
+    """Base seed; episode k has seed + k."""
+    model: str | None = None
+    """Name of a shipped model, or the folder of a checkpoint; none given: the shipped model of the environment."""
+    num_samples: int | None = None
+    """Candidates (cem) or starts (adam) per plan; none given: the planner's default."""
+    num_iterations: int | None = None
+    """Iterations per plan; none given: the planner's default."""
+    horizon: int | None = None
+    """Actions in a plan; none given: the controller's default."""
+    split: Literal["test", "validation"] = "test"
+    """Goals to use: test for figures that are published, validation for tuning."""
+    references: bool = True
+    """Also run hold, random and the oracle."""
+    report: Path | None = None
+    """Folder for results.json and report.html; none given: reports/<env>-<planner>."""
+    max_cards: int = 50
+    """Episodes with pictures and a video in the report."""
+    device: str = "cpu"
+    """Where the model runs: cpu, cuda, ..."""
+    json: bool = False
+    """Print the content of results.json on standard output, and nothing else there."""
+
+    def __post_init__(self) -> None:
+        """Checks every number."""
+        for name, low in (("episodes", 1), ("num_samples", 1), ("num_iterations", 1), ("horizon", 1), ("max_cards", 3)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise UserError(f"{name} is {value}; must be at least {low}")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed is {self.seed}; must lie in 0 .. {2**31 - 1}")
+
+
+def run(config: PlanEvalCommand) -> int:
+    """Runs the command.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        UserError: unknown environment, planner or model, a model that does not suit the environment, more episodes than goals.
+    """
+    # Whatever a library prints while it works must not end up in the JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        results, folder = evaluate_and_report(config)
+    if config.json:
+        from goalward.experiments.results import to_text
+
+        sys.stdout.write(to_text(results))
+    else:
+        from goalward.experiments.console import print_summary
+
+        print_summary(results, folder / REPORT_NAME)
+    sys.stdout.flush()
+    return 0
+
+
+def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
+    """Evaluates, writes `results.json` and `report.html`, and returns the results and their folder."""
+    from goalward.envs.goals import load_manifest
+    from goalward.envs.registry import find_env
+    from goalward.experiments.planning import model_hashes, planner_config, planner_method
+
+    env_name, _ = find_env(config.env)
+    settings = planner_config(config.planner, num_samples=config.num_samples, num_iterations=config.num_iterations)
+    manifest = load_manifest(env_name, config.split)
+    if config.episodes > len(manifest.goals):
+        raise UserError(f"episodes is {config.episodes}; environment {env_name!r} has {len(manifest.goals)} {config.split} goals, ask for at most that many")
+    folder = config.report or Path("reports") / f"{env_name}-{config.planner}"
+    check_folder(folder)
+    env, model = open_env_and_model(config, env_name)
+    try:
+        method = planner_method(model, config.planner, settings, horizon=config.horizon)
+        resolved = dataclasses.asdict(config) | {
+            "env": env_name,
+            "model": config.model or env_name,
+            "report": str(folder),
+            "planner_config": dataclasses.asdict(settings),
+        }
+        hashes = model_hashes(config.model or env_name, model) | {"goals": manifest.sha256}
+        return evaluate_methods(env, method, config=resolved, hashes=hashes, folder=folder), folder
+    finally:
+        env.close()
+
+
+def open_env_and_model(config: PlanEvalCommand, env_name: str) -> tuple[Any, Any]:
+    """The model, and the environment with the cameras that the model was trained on.
+
+    Raises:
+        UserError: they do not suit one another; every difference is named.
+    """
+    import goalward
+    from goalward.envs.registry import make_env
+
+    model = goalward.load_model(config.model or env_name, device=config.device)
+    trained = model.description.env
+    plain = make_env(env_name)
+    info: EnvInfo = plain.unwrapped.spec_info  # type: ignore[attr-defined]
+    known = set(trained.cameras) <= set(info.cameras)
+    if known and (trained.cameras, trained.image_size_px) != (info.cameras, info.image_size_px):
+        plain.close()
+        plain = make_env(env_name, cameras=trained.cameras, image_size_px=trained.image_size_px)
+    try:
+        model.check_env(plain.unwrapped.spec_info)  # type: ignore[attr-defined]
+    except BaseException:
+        plain.close()
+        raise
+    return plain, model
+
+
+def evaluate_methods(env: Any, method: Method, *, config: dict[str, Any], hashes: dict[str, str], folder: Path) -> dict[str, Any]:
+    """The part that is the same for every environment and every way to plan.
+
+    Args:
+        env: a goal-image environment.
+        method: what is evaluated.
+        config: resolved configuration with `episodes`, `seed`, `split`, `references` and `max_cards`; stored with the results.
+        hashes: what the results depend on.
+        folder: of the report.
+
+    Returns:
+        The content of `results.json`.
+    """
+    from goalward.experiments.doctor import machine, versions
+    from goalward.experiments.evaluation import evaluate, hold_method, oracle_method, random_method
+    from goalward.experiments.journal import Journal, config_key
+    from goalward.experiments.results import RESULTS_NAME, SCHEMA, finite_json, paired_tests, summarise, to_text, write_atomically
+
+    methods = [method, hold_method(), random_method(), oracle_method(env)] if config["references"] else [method]
+    software = versions()
+    env_facts = describe_env(env)
+    presentation = ("report", "json", "max_cards")
+    identity = {
+        "config": {k: v for k, v in config.items() if k not in presentation}, "hashes": hashes, "versions": software, "env": env_facts,
+    }  # fmt: skip
+    began = time.monotonic()
+    with Journal(folder, config_key(identity)) as journal:
+        with progress_bar(f"{config['env']} · {method.name}", config["episodes"] * len(methods), planner=method.name) as on_episode:
+            episodes = evaluate(
+                env, methods, num_episodes=config["episodes"], seed=config["seed"], split=config["split"], journal=journal, on_episode=on_episode
+            )
+        results: dict[str, Any] = finite_json(
+            {
+                "schema": SCHEMA,
+                "command": shlex.join([PROG, *sys.argv[1:]]) if Path(sys.argv[0]).name.startswith(PROG) else f"{PROG} --env {config['env']}",
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "config": config,
+                "env": env_facts,
+                "machine": machine(),
+                "versions": software,
+                "seeds": {"base": config["seed"], "rule": "episode k: environment and method both get base + k"},
+                "hashes": hashes,
+                "methods": [summarise(m.name, episodes[m.name], role=m.role) for m in methods],
+                "paired": paired_tests(episodes, planner=method.name),
+                "wall_s": time.monotonic() - began,
+                "resumed_episodes": journal.num_resumed,
+                "episodes": [record.to_json() for name in episodes for record in episodes[name]],
+            }
+        )
+        write_atomically(folder / RESULTS_NAME, to_text(results))
+        # The journal outlives the page: a run killed while it draws need not evaluate again.
+        write_atomically(folder / REPORT_NAME, draw_page(env, results, episodes[method.name], config))
+        journal.delete()
+    return results
+
+
+def draw_page(env: Any, results: dict[str, Any], episodes: Sequence[EpisodeRecord], config: dict[str, Any]) -> str:
+    """Replays the episodes that are shown and builds the page."""
+    from goalward.experiments.replay import replay
+    from goalward.experiments.report import build_page, choose_episodes
+    from goalward.experiments.report_cards import SCENE_PX, try_media
+
+    chosen = choose_episodes(episodes, max_cards=config["max_cards"])
+    shown = [*chosen.featured, *chosen.others]
+    media, notes, deviation = {}, set(), 0.0
+    with progress_bar("replaying for the report", len(shown)) as advance:
+        for index in shown:
+            seen = replay(env, episodes[index], split=config["split"], scene_px=SCENE_PX if index in chosen.featured else None)
+            media[index], note = try_media(seen, episodes[index], cameras=results["env"]["cameras"], dt_s=results["env"]["dt_s"])
+            notes |= {note} if note else set()
+            deviation = max(deviation, seen.deviation_m)
+            advance(episodes[index])
+    if deviation > 1e-6:
+        notes.add(f"Replayed from the recorded actions; the replays deviate by up to {1e3 * deviation:.2g} mm.")
+    else:
+        notes.add("Replayed from the recorded actions; every replay ended where the evaluation did.")
+    return build_page(results, chosen=chosen, media=media, notes=sorted(notes))
+
+
+def describe_env(env: Any) -> dict[str, Any]:
+    """Public facts about an environment, as JSON values; tolerances where it states them."""
+    info: EnvInfo = env.unwrapped.spec_info
+    facts = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    facts |= {name: getattr(env.unwrapped, name, None) for name in ("strict_tolerance_m", "strict_steps", "moderate_tolerance_m")}
+    return {name: value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the report folder, before anything is computed that could then not be written.
+
+    Raises:
+        UserError: it is a file.
+        OSError: it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"report: {folder} is a file; give a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"report: {folder} cannot be written; choose another folder")
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int, *, planner: str | None = None) -> Iterator[Callable[[EpisodeRecord], None]]:
+    """A bar on standard error, with the running success of the planner."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), TextColumn("{task.fields[running]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    outcomes: list[bool] = []
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total, running="")
+
+        def advance(record: EpisodeRecord) -> None:
+            if record.method == planner:
+                outcomes.append(record.strict)
+                progress.update(task, running=f"strict {sum(outcomes)}/{len(outcomes)}")
+            progress.advance(task)
+
+        yield advance
+
+
+def main() -> None:
+    """Entry point of the command `plan-eval`."""
+
+    def command() -> int:
+        from goalward.experiments.command_line import parse
+
+        return run(parse(PlanEvalCommand, prog=PROG, args=sys.argv[1:]))
+
+    sys.exit(exit_code_of(command))
+
+
+if __name__ == "__main__":
+    main()
