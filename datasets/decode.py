@@ -42,7 +42,6 @@ def read_rows(path: Path, layout: ArrayLayout, file_bytes: int, start: int, stop
     """
     per_chunk = layout.chunk[0]
     first, last = start // per_chunk, -(-stop // per_chunk)
-    buffer: NDArray[np.generic] = np.empty(((last - first) * per_chunk, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in a file's place must not block
     except OSError as error:
@@ -57,6 +56,7 @@ def read_rows(path: Path, layout: ArrayLayout, file_bytes: int, start: int, stop
             extents = _read_index(fd, layout.num_chunks, file_bytes, path)[first:last]
         base = min(offset for offset, _ in extents)
         end = max(offset + length for offset, length in extents)
+        buffer: NDArray[np.generic] = np.empty(((last - first) * per_chunk, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
         data = memoryview(_read_at(fd, base, end - base, path))
         for number, (offset, length) in enumerate(extents):
             chunk = data[offset - base : offset - base + length]

@@ -36,7 +36,7 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
         if status.st_size > limit_bytes:
             raise UserError(f"{path}: {status.st_size} bytes; at most {limit_bytes} are allowed")
         with path.open("rb") as file:
-            return file.read(limit_bytes + 1)
+            return file.read(status.st_size)
     except OSError as error:
         raise explain(error, path) from None
 

@@ -110,11 +110,11 @@ def success_over_steps(
         classes: method -> CSS class.
         dt_s: duration of a step.
     """
-    frame = Frame()
+    frame = Frame(top=30)
     every = max(1, round(max_steps / 6))
     parts = frame.grid_y([(p / 100, f"{p}") for p in (0, 25, 50, 75, 100)])
     parts += frame.ticks_x([(s / max_steps, str(s)) for s in range(0, max_steps + 1, every)], "steps")
-    parts.append(text(frame.x(0) - 40, frame.top - 3, "% reached", "axis"))
+    parts.append(text(frame.x(0) - 40, frame.top - 16, "% of goals reached", "axis"))
     shares = {}
     for name, steps in reached.items():
         share = [sum(s is not None and s <= k for s in steps) / len(steps) for k in range(max_steps + 1)]
@@ -147,7 +147,7 @@ def distance_swarm(
         thresholds_m: tolerances to mark, with their names.
     """
     rows = len(finals_m)
-    frame = Frame(left=70, height=max(220, 54 * rows + 66), top=26)
+    frame = Frame(left=70, height=max(322, 54 * rows + 66), top=26)
     finite = [d for ds in finals_m.values() for d, _ in ds if math.isfinite(d)] or [0.01]
     low, high = max(1e-3, min(0.005, *finite)), max(0.5, 1.05 * max(finite))
     ticks = [t for t in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if low <= t <= high]
@@ -226,13 +226,13 @@ def histogram(values: Sequence[float], *, unit: str, marks: Sequence[tuple[str, 
 
 def energy_scatter(points: Sequence[tuple[float, float, str]], *, css: str) -> str:
     """True distance (m) against latent energy, one dot a time step: does the model's own measure rank the truth?"""
-    frame = Frame()
+    frame = Frame(top=34)
     high_x = max(0.1, 1.04 * max(x for x, _, _ in points))
     high_y = max(1e-9, 1.06 * max(y for _, y, _ in points))
     step_x, step_y = nice_step(high_x, 6), nice_step(high_y, 4)
     parts = frame.grid_y([(k * step_y / high_y, f"{k * step_y:.3g}") for k in range(int(high_y / step_y) + 1)])
     parts += frame.ticks_x([(k * step_x / high_x, f"{100 * k * step_x:g}") for k in range(int(high_x / step_x) + 1)], "true distance to the goal, cm")
-    parts.append(text(frame.x(0) - 40, frame.top - 3, "latent energy", "axis"))
+    parts.append(text(frame.x(0) - 40, frame.top - 16, "latent energy", "axis"))
     parts += [f'<circle class="grain {css}" cx="{frame.x(x / high_x):.1f}" cy="{frame.y(y / high_y):.1f}" r="2.6" {tip(label)}/>' for x, y, label in points]
     return frame.svg(parts, title="Latent energy against true distance")
 
@@ -263,7 +263,7 @@ def curve(
         points = [(frame.x(k / max_steps), frame.y(v / high)) for k, v in enumerate(series) if v is not None]
         if points:
             parts.append(f'<path class="{style}" d="{line_path(points)}"/>')
-    parts += ['<line class="cursor" y1="20" y2="94" x1="-9" x2="-9"/><circle class="cursor-dot" r="3.4" cx="-9" cy="-9"/>', text(frame.width - 10, 11, "", "readout end")]
+    parts += ['<line class="cursor idle" y1="20" y2="94"/><circle class="cursor-dot idle" r="3.4"/>', text(frame.width - 10, 11, "", "readout end")]
     dots = ",".join("" if v is None else f"{v:.4g}" for v in values)
     body = frame.svg(parts, title=f"{name} over the steps", css="curve")
     return body.replace("<svg ", f'<svg data-values="{dots}" data-unit="{escape(unit)}" data-x0="{frame.x(0):g}" data-x1="{frame.x(1):g}" data-n="{max_steps}" data-y0="{frame.y(0):g}" data-y1="{frame.y(1):g}" data-high="{high:.6g}" ', 1)

@@ -185,7 +185,7 @@ def _print_tables(summary: dict[str, Any]) -> None:
     for kind in ("action", "proprio"):
         for name, (low, high) in summary[f"{kind}_range"].items():
             ranges.add_row(f"{kind} {name}", f"{low:.4f}", f"{high:.4f}", allowed.get(name, "") if kind == "action" else "")
-    console = Console()
+    console = Console(markup=False, highlight=False)
     console.print(facts)
     console.print(ranges)
 

@@ -29,7 +29,7 @@ Action = NDArray[np.float32]
 Policy = Callable[[Observation], Action]
 
 
-class EpisodeFailed(RuntimeError):  # noqa: N818 (an event, reported in the table, not a fault of the program)
+class EpisodeFailed(RuntimeError):
     """A method could not act; the episode ends as failed, with this sentence as its label."""
 
 

@@ -20,7 +20,7 @@ Picture = NDArray[np.uint8]
 _INK, _PAPER, _MUTED, _ACCENT = (238, 241, 245), (15, 18, 23), (150, 160, 172), (72, 199, 174)
 
 
-class VideoUnavailable(RuntimeError):  # noqa: N818 (the page goes without videos and says why)
+class VideoUnavailable(RuntimeError):
     """No video can be encoded here; the message says why."""
 
 
@@ -29,13 +29,6 @@ def jpeg_uri(picture: Picture, *, quality: int = 82) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def side_by_side(views_Vhw3: Picture, *, gap_px: int = 0) -> Picture:
-    """Camera views in one row, uint8 [h, V * w + gaps, 3]."""
-    gap = np.full((views_Vhw3.shape[1], gap_px, 3), 255, dtype=np.uint8)
-    parts = [part for view in views_Vhw3 for part in (gap, view)][1:]
-    return np.concatenate(parts, axis=1)
 
 
 def video_frames(

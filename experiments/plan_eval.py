@@ -1,6 +1,6 @@
 """`plan-eval`: how well, and how fast, a planner reaches goal images; beside references, on the same goals, with intervals.
 
-    model + planner + references  ->  episodes (journal)  ->  results.json  ->  replays  ->  report.html  ->  table or JSON on standard output
+model + planner + references  ->  episodes (journal)  ->  results.json  ->  replays  ->  report.html  ->  table or JSON on standard output
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -113,7 +112,7 @@ def run(config: PretrainCommand) -> int:
             bar.note(f"stopped; continue with --resume --out {config.out}")
             return 130
     encoder = SmallEncoder(result.encoder.network(), name=config.name, licence=config.licence)
-    provenance = provenance_of(training, result, sources)
+    provenance = provenance_of(config, training, result, sources)
     save_small_encoder(config.out, encoder, provenance=provenance)
     write_atomically(config.out / CARD_NAME, model_card(encoder, provenance).encode())
     (config.out / STATE_NAME).unlink(missing_ok=True)  # the encoder is whole: nothing is left to resume
@@ -171,7 +170,18 @@ def _load(
     return train, validation
 
 
-def provenance_of(training: PretrainConfig, result: Pretrained, sources: list[dict[str, Any]]) -> dict[str, Any]:
+def command_line(config: PretrainCommand) -> str:
+    """Writes the command that makes this encoder again; data folders by their names alone, since paths are the machine's."""
+    words = ["goalward", "pretrain", "--data", *(f"data/{path.name}" for path in config.data)]
+    defaults = PretrainCommand(data=config.data)
+    for name in ("weights", "preset", "minutes", "steps", "batch_clips", "max_frames", "name", "licence", "seed"):
+        value = getattr(config, name)
+        if value != getattr(defaults, name):
+            words += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
+
+
+def provenance_of(config: PretrainCommand, training: PretrainConfig, result: Pretrained, sources: list[dict[str, Any]]) -> dict[str, Any]:
     """Collects what the model card tells, as JSON values; paths are reduced to their last part."""
     import torch
 
@@ -187,7 +197,7 @@ def provenance_of(training: PretrainConfig, result: Pretrained, sources: list[di
         figures["held_out_latents"] = {key: round(value, 4) for key, value in asdict(last.held_out.collapse).items()}
     return {
         "objective": "predict the next frames' latents from the last two (video only: no action, reward or state), with SIGReg",
-        "command": shlex.join(["goalward", *sys.argv[1:]]) if Path(sys.argv[0]).name == "goalward" else "goalward pretrain",
+        "command": command_line(config),
         "training": asdict(training),
         "data": sources,
         "figures": figures,

@@ -33,9 +33,10 @@
       for (const { svg, values, line, dot, out } of curves) {
         const d = svg.dataset, k = Math.max(0, Math.min(step, values.length - 1)), value = values[k];
         const x = Number(d.x0) + (d.x1 - d.x0) * k / d.n;
+        line.classList.remove("idle"); dot.classList.toggle("idle", value === "");
         line.setAttribute("x1", x); line.setAttribute("x2", x);
-        dot.setAttribute("cx", value === "" ? -9 : x);
-        dot.setAttribute("cy", value === "" ? -9 : Number(d.y0) + (d.y1 - d.y0) * value / d.high);
+        dot.setAttribute("cx", x);
+        dot.setAttribute("cy", Number(d.y0) + (d.y1 - d.y0) * value / d.high);
         out.textContent = `step ${k}: ${value === "" ? "unknown" : value + (d.unit ? " " + d.unit : "")}`;
       }
     };

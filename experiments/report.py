@@ -1,6 +1,6 @@
 """The page of an evaluation: one HTML file that needs no network, from `results.json`'s content and replayed episodes.
 
-    results, replays  ->  figures (charts.py), cards (report_cards.py), tables  ->  report.html with report.css and report.js inside
+results, replays  ->  figures (charts.py), cards (report_cards.py), tables  ->  report.html with report.css and report.js inside
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ def build_page(results: Mapping[str, Any], *, chosen: Chosen, media: Mapping[int
     strict = planner["strict"]
     slots = {
         "title": f"{env['name']} · {planner['name']}: {percent(strict['rate'])} strict success",
-        "headline": f"<em>{percent(strict['rate'])}</em> of goal images reached by {escape(planner['name'])} planning",
+        "headline": f"<em>{percent(strict['rate'])}</em> of goal images reached",
         "lede": _lede(results, planner),
+        "subject": f"{escape(env['name'])} · {escape(planner['name'])}",
         "interval_chart": charts.interval_bars(methods, classes=classes),
         "hero_figure": _hero(own[chosen.best], media.get(chosen.best), results),
         "tiles": _tiles(results, planner),
@@ -130,10 +131,12 @@ def cm(distance_m: float | None) -> str:
 
 def _lede(results: Mapping[str, Any], planner: Mapping[str, Any]) -> str:
     strict, env, config = planner["strict"], results["env"], results["config"]
+    count = len(env["cameras"])
+    views = "one camera view" if count == 1 else f"{count} camera views"
     return (
         f"{strict['successes']} of {strict['trials']} held-out {escape(config['split'])} goals of {escape(env['version'])}; 95 % interval "
-        f"{percent(strict['low'])} to {percent(strict['high'])}. The planner sees {len(env['cameras'])} camera "
-        f"{'view' if len(env['cameras']) == 1 else 'views'} of {env['image_size_px']} px and the goal image, nothing else."
+        f"{percent(strict['low'])} to {percent(strict['high'])}. The planner sees the goal image, {views} of {env['image_size_px']} px and "
+        "the arm's own position, never the goal's."
     )
 
 

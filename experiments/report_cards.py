@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from goalward.experiments import charts
-from goalward.experiments.media import VideoUnavailable, jpeg_uri, mp4_uri, side_by_side, video_frames
+from goalward.experiments.media import VideoUnavailable, jpeg_uri, mp4_uri, video_frames
 from goalward.experiments.replay import Replay
 from goalward.experiments.results import EpisodeRecord
 
@@ -21,12 +21,12 @@ _LABELS = {"strict": "reached, strict", "moderate": "close: moderate", "missed":
 class Media:
     """Pictures and video of one episode, as data URIs."""
 
-    start: str
-    """First frame, all cameras."""
-    goal: str
-    """Goal image, all cameras."""
-    final: str
-    """Last frame, all cameras."""
+    start: tuple[str, ...]
+    """First frame of every camera."""
+    goal: tuple[str, ...]
+    """Goal image of every camera."""
+    final: tuple[str, ...]
+    """Last frame of every camera."""
     poster: str
     """Picture of the video before it plays: its last frame."""
     width: int
@@ -52,9 +52,9 @@ def make_media(replay: Replay, record: EpisodeRecord, *, cameras: Sequence[str],
     )  # fmt: skip
     height, width = frames[0].shape[:2]
     return Media(
-        start=jpeg_uri(side_by_side(replay.live_TVhw3[0])),
-        goal=jpeg_uri(side_by_side(replay.goal_Vhw3)),
-        final=jpeg_uri(side_by_side(replay.live_TVhw3[-1])),
+        start=tuple(map(jpeg_uri, replay.live_TVhw3[0])),
+        goal=tuple(map(jpeg_uri, replay.goal_Vhw3)),
+        final=tuple(map(jpeg_uri, replay.live_TVhw3[-1])),
         poster=jpeg_uri(frames[-1], quality=70),
         width=width,
         height=height,
@@ -101,18 +101,9 @@ def card(
     ]
     if episode.failure is not None:
         parts.append(f'<p class="failure">{escape(episode.failure)}</p>')
-    views = " and ".join(env["cameras"])
     if media is not None:
-        parts.append(f"<div>{video_tag(media, dt_s=env['dt_s'], label=f'episode {episode.goal_id}')}</div>")
+        parts.append(f"<div>{video_tag(media, dt_s=env['dt_s'], label=f'episode {episode.goal_id}')}{_stills(episode, media, env['cameras'])}</div>")
     body = []
-    if media is not None:
-        stills = (("start", media.start), ("goal", media.goal), ("final", media.final))
-        figures = (
-            f'<figure class="{role}"><img src="{uri}" loading="lazy" alt="{role} image of {escape(episode.goal_id)}, {escape(views)} view">'
-            f"<figcaption>{role}</figcaption></figure>"
-            for role, uri in stills
-        )
-        body.append(f'<div class="stills">{"".join(figures)}</div>')
     scale = 100.0
     thresholds = [scale * env[field] for field in ("strict_tolerance_m", "moderate_tolerance_m") if env.get(field)]
     centimetres = [None if d is None else scale * d for d in episode.distances_m]
@@ -121,7 +112,18 @@ def card(
     body.append(charts.curve(centimetres, name="distance", unit="cm", css="m-planner", thresholds=thresholds, ghost=ghost, **shared))
     if episode.energies is not None:
         body.append(charts.curve(episode.energies, name="latent energy", unit="", css="energy", **shared))
-    parts.append(f"<div>{''.join(body)}</div>")
+    parts.append(f'<div class="curves">{"".join(body)}</div>')
     shown = 1e9 if final == float("inf") else final
     data = f'data-outcome="{episode.outcome}" data-index="{episode.index}" data-final="{shown:.6g}" data-steps="{episode.steps}"'
     return f'<article class="card" {data}>{"".join(parts)}</article>'
+
+
+def _stills(episode: EpisodeRecord, media: Media, cameras: Sequence[str]) -> str:
+    figures = []
+    for role, uris in (("start", media.start), ("goal", media.goal), ("final", media.final)):
+        images = "".join(
+            f'<img src="{uri}" loading="lazy" alt="{role} image of {escape(episode.goal_id)}, {escape(camera)} camera">'
+            for uri, camera in zip(uris, cameras, strict=True)
+        )
+        figures.append(f'<figure class="{role}"><div class="views">{images}</div><figcaption>{role}</figcaption></figure>')
+    return f'<div class="stills">{"".join(figures)}</div>'

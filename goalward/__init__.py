@@ -23,7 +23,7 @@ class UserError(ValueError):
     """
 
 
-def load_model(name_or_path: str = "reach", *, device: str = "cpu") -> WorldModel:
+def load_model(name_or_path: str = "reach", device: str = "cpu") -> WorldModel:
     """Loads a world model.
 
     Args:

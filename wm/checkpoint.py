@@ -159,7 +159,11 @@ def read_model(folder: Path) -> tuple[ModelDescription, LatentPredictor, Tensor]
         )
     faults: list[str] = []
     checksum = body.pop("checksum", None)
-    if checksum != json_checksum(body):
+    try:
+        changed = checksum != json_checksum(body)
+    except UserError:  # A number that is not finite has slipped in, as 1e400.
+        changed = True
+    if changed:
         faults.append(f"{MODEL_JSON} was changed after it was written (checksum)")
     sha256 = body.pop("tensors_sha256", None)
     description = _build(ModelDescription, {k: v for k, v in body.items() if k not in ("format", "schema")}, "", faults)

@@ -69,6 +69,7 @@ def test_pretrain_writes_an_encoder_with_its_provenance_and_probe_measures_it(
     assert provenance["figures"]["steps"] == 4
     assert provenance["figures"]["held_out_latents"]["effective_rank"] >= 1
     assert "SIGReg" in provenance["objective"]
+    assert provenance["command"] == "goalward pretrain --data data/ball --preset debug --steps 4 --name ball-small"
     assert str(tmp_path) not in json.dumps(described)
     card = (tmp_path / "encoder" / "MODEL_CARD.md").read_text()
     assert encoder.fingerprint in card

@@ -23,10 +23,21 @@ def _run(*command: str, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
+def _files() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0:
+        return listed.stdout.splitlines()
+    # An unpacked archive: what a build can need.
+    tops = ("goalward", *FOLDERS)
+    inside = [path for top in tops for path in (ROOT / top).rglob("*") if "__pycache__" not in path.parts and not path.is_dir()]
+    links = [ROOT / "goalward" / folder for folder in FOLDERS]
+    return [str(path.relative_to(ROOT)) for path in (*inside, *links, *(ROOT / name for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE")))]
+
+
 def _copy(destination: Path, *, links_as_text: bool) -> Path:
     """The tracked files, as an archive would unpack them; optionally with every link turned into a text file."""
     destination.mkdir()
-    for name in _run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines():
+    for name in _files():
         source, target = ROOT / name, destination / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_symlink():

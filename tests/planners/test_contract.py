@@ -386,13 +386,19 @@ def test_the_plan_at_a_deadline_is_the_prefix_of_the_full_search(name: str, worl
 @every_planner
 def test_converged_problems_stop_by_themselves(name: str, worlds: SimpleNamespace) -> None:
     world = worlds.random_world(0)
-    # The first problem is solved by doing nothing, at cost 0; the second is not.
-    problem = worlds.make_problem(world, torch.tensor([[0.0, 0, 0], [1.0, 2, 3]]), torch.zeros(2, 3), objective=PATH)
-    planner = make_planner(name, replace(SMALL[name], num_iterations=12, stop_tolerance=1e-6))
+    calls: list[int] = []
+
+    def objective(z: Tensor, goal: Tensor, actions: Tensor, unit: Tensor) -> Tensor:
+        """The first problem is solved by doing nothing; the second gets cheaper by the call, seven times."""
+        calls.append(1)
+        return PATH(z, goal, actions, unit) - torch.tensor([[0.0], [100.0 * min(len(calls), 7)]])
+
+    problem = worlds.make_problem(world, torch.tensor([[0.0, 0, 0], [1.0, 2, 3]]), torch.zeros(2, 3), objective=objective)
+    planner = make_planner(name, replace(SMALL[name], num_iterations=12, stop_tolerance=0.01))
     plan, _ = planner.plan(problem, PlannerState.initial([0, 1]))
-    assert plan.stop_reason[0] == "converged"
-    assert plan.num_iterations_B[0] == 3
-    assert plan.num_iterations_B[1] > 3
+    assert plan.stop_reason == ("converged", "converged")
+    assert plan.num_iterations_B.tolist() == [3, 9]
+    assert plan.num_iterations == 9
     assert len(set(plan.mean_cost_BI[0, 2:].tolist())) == 1, "a converged problem's history stays"
 
 

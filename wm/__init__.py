@@ -1,0 +1,1 @@
+"""The world model: encoders, predictor, rollout, training, checkpoints. `base.py` states the contract."""
