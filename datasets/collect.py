@@ -152,7 +152,7 @@ class _Workers:
 
     def start(self) -> StoreSpec:
         """Starts the workers; returns the specification of what they make."""
-        with _environment({name: "1" for name in _THREAD_VARIABLES}):
+        with _environment(dict.fromkeys(_THREAD_VARIABLES, "1")):
             for number in range(self._number):
                 mine, theirs = self._context.Pipe()
                 process = self._context.Process(target=_work, args=(theirs, *self._arguments), name=f"collect-{number}", daemon=True)

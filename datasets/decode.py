@@ -1,7 +1,7 @@
 """Bytes to arrays, without zarr: bounded, checked, a few times quicker, and safe in a forked data-loading process.
 
-Reads exactly the subset of Zarr v3 that `encode.py` writes; the tests hold it equal to zarr's own reader. Every allocation has the size that the
-store's specification asks for, never one that a file declares.
+Reads exactly the subset of Zarr v3 that `encode.py` writes; the tests hold it equal to zarr's own reader. Every allocation has the size
+that the store's specification asks for, never one that a file declares.
 """
 
 from __future__ import annotations
@@ -50,10 +50,7 @@ def read_rows(path: Path, layout: ArrayLayout, file_bytes: int, start: int, stop
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size != file_bytes:
             raise UserError(f"{path}: damaged: {status.st_size} bytes instead of {file_bytes}")
-        if layout.shard is None:
-            extents = [(0, file_bytes)]
-        else:
-            extents = _read_index(fd, layout.num_chunks, file_bytes, path)[first:last]
+        extents = [(0, file_bytes)] if layout.shard is None else _read_index(fd, layout.num_chunks, file_bytes, path)[first:last]
         base = min(offset for offset, _ in extents)
         end = max(offset + length for offset, length in extents)
         buffer: NDArray[np.generic] = np.empty(((last - first) * per_chunk, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
@@ -107,7 +104,7 @@ def _read_at(fd: int, offset: int, length: int, path: Path) -> bytes:
 
 def _content_bytes(data: memoryview) -> int:
     """The decoded size that a zstd frame with checksum and without dictionary declares (RFC 8878, 3.1.1.1); -1 for anything else."""
-    if len(data) < 6 or data[:4] != b"\x28\xb5\x2f\xfd":
+    if len(data) < 6 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
         return -1
     descriptor = data[4]
     single_segment, reserved, checksum, dictionary = descriptor >> 5 & 1, descriptor >> 3 & 1, descriptor >> 2 & 1, descriptor & 3

@@ -1,13 +1,14 @@
 """The commit record: what is not in the manifest does not exist.
 
-`manifest.json` holds the specification, the entries of the last episodes, and the hashes of sealed segments with the entries before them. It is
-replaced atomically at every commit, and stays small: a commit writes a few dozen kilobytes however large the store is. It names no paths;
-folders follow from episode numbers.
+`manifest.json` holds the specification, the entries of the last episodes, and the hashes of sealed segments with the entries before them.
+It is replaced atomically at every commit, and stays small: a commit writes a few dozen kilobytes however large the store is. It names no
+paths; folders follow from episode numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
 from collections.abc import Iterable
@@ -203,7 +204,7 @@ def read_manifest(folder: Path) -> Manifest:
     longest = max((entry.num_steps for entry in entries), default=0)
     if (longest + 1) * frame_bytes > MAX_EPISODE_BYTES:
         raise UserError(f"{path}: an episode of {longest} steps of {frame_bytes} bytes; at most {MAX_EPISODE_BYTES} bytes are allowed")
-    for before, after in zip(entries, entries[1:], strict=False):
+    for before, after in itertools.pairwise(entries):
         if before.id == after.id:
             raise UserError(f"{path}: damaged: episode {after.id} is listed twice")
     return manifest

@@ -1,7 +1,7 @@
 """Checks on the raw JSON of a Zarr array, before any library or any chunk is touched.
 
-A hostile `zarr.json` can name a codec that runs code or declare terabytes in a few hundred bytes. What a store's arrays look like follows from
-its specification, so the metadata may only confirm it.
+A hostile `zarr.json` can name a codec that runs code or declare terabytes in a few hundred bytes. What a store's arrays look like follows
+from its specification, so the metadata may only confirm it.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ def _write_video(out: Path, frames: Iterator[NDArray[np.uint8]], *, fps: float) 
         imageio.mimsave(out, list(frames), duration=1000 / fps, loop=0)
         return
     options: dict[str, Any] = {"fps": fps, "codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 2, "quality": 8}
+    writer: Any
     with imageio.get_writer(out, **options) as writer:
         for frame in frames:
             writer.append_data(frame)

@@ -130,7 +130,7 @@ class StoreSpec:
         if set(data) != known:
             missing, unknown = sorted(known - set(data)), sorted(set(data) - known)
             raise UserError(f"the specification has missing fields {missing} and unknown fields {unknown}")
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
         for name in ("action_low", "action_high"):  # JSON may write 1.0 as 1
             if isinstance(values[name], tuple) and all(_is_number(v) for v in values[name]):
                 values[name] = tuple(float(v) for v in values[name])

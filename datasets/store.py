@@ -39,8 +39,8 @@ def open_store(path: str | Path) -> EpisodeStore:
 class EpisodeStore:
     """The committed episodes of a store, as they were when it was opened.
 
-    Episodes are named by their number (`id`); numbers may have gaps while a collection is under way. Holds no open files: may be pickled, forked,
-    and used from several threads.
+    Episodes are named by their number (`id`); numbers may have gaps while a collection is under way. Holds no open files: may be pickled,
+    forked, and used from several threads.
     """
 
     def __init__(self, path: str | Path) -> None:

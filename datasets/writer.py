@@ -1,7 +1,10 @@
 """The one writer of a store.
 
-    files of the episode ── fsync ──▶ its folders ── fsync ──▶ manifest.json.tmp ── fsync ──▶ rename ── fsync folder ──▶ committed
-              killed here: an orphan folder, removed by the next writer             killed here: committed or not, never half
+Commit of one episode, in this order:
+
+* its files are written and flushed, with all their folders; a kill here leaves an orphan folder, which the next writer removes;
+* `manifest.json.tmp` is written and flushed;
+* it is renamed to `manifest.json`, and the folder is flushed; a kill here leaves the old or the new manifest, complete.
 """
 
 from __future__ import annotations

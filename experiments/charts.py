@@ -40,21 +40,32 @@ class Frame:
         """Horizontal grid lines with labels, at (share, label)."""
         x0, x1 = self.x(0), self.x(1)
         return [
-            f'<line class="grid" x1="{x0:.1f}" x2="{x1:.1f}" y1="{self.y(s):.1f}" y2="{self.y(s):.1f}"/>{text(x0 - 8, self.y(s) + 4, label, "tick end")}'
-            for s, label in ticks
+            line(x0, self.y(share), x1, self.y(share), "grid") + text(x0 - 8, self.y(share) + 4, label, "tick end")
+            for share, label in ticks
         ]
 
     def ticks_x(self, ticks: Sequence[tuple[float, str]], label: str, *, grid: bool = False) -> list[str]:
         """Labels under the plotting area at (share, label), and the axis' name."""
         parts = [text(self.x(s), self.y(0) + 17, name, "tick mid") for s, name in ticks]
         if grid:
-            parts += [f'<line class="grid" x1="{self.x(s):.1f}" x2="{self.x(s):.1f}" y1="{self.y(0):.1f}" y2="{self.y(1):.1f}"/>' for s, _ in ticks]
+            parts += [line(self.x(share), self.y(0), self.x(share), self.y(1), "grid") for share, _ in ticks]
         return [*parts, text(self.x(0.5), self.height - 5, label, "axis mid")]
 
 
 def text(x: float, y: float, content: str, css: str = "tick") -> str:
     """A piece of text; the class says how it is aligned."""
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}">{escape(content)}</text>'
+
+
+def line(x0: float, y0: float, x1: float, y1: float, css: str) -> str:
+    """A straight line."""
+    return f'<line class="{css}" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
+
+
+def rect(x: float, y: float, width: float, height: float, css: str, *, label: str = "", radius: float = 0) -> str:
+    """A rectangle, with a text on hover where one is given."""
+    attributes = f' rx="{radius:g}"' * bool(radius) + f" {tip(label)}" * bool(label)
+    return f'<rect class="{css}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"{attributes}/>'
 
 
 def tip(content: str) -> str:
@@ -87,9 +98,9 @@ def interval_bars(methods: Sequence[Mapping[str, Any]], *, classes: Mapping[str,
         x0, x1 = frame.x(strict["low"]), frame.x(strict["high"])
         parts += [
             f'<g class="{css}" {tip(label)}>',
-            f'<rect class="hit" x="0" y="{y - row / 2:.1f}" width="{frame.width:g}" height="{row:g}"/>',
-            f'<line class="track" x1="{frame.x(0):.1f}" x2="{frame.x(1):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>',
-            f'<rect class="span" x="{x0:.1f}" y="{y - 7:.1f}" width="{max(2.0, x1 - x0):.1f}" height="14" rx="7"/>',
+            rect(0, y - row / 2, frame.width, row, "hit"),
+            line(frame.x(0), y, frame.x(1), y, "track"),
+            rect(x0, y - 7, max(2.0, x1 - x0), 14, "span", radius=7),
             f'<circle class="ring" cx="{frame.x(moderate["rate"]):.1f}" cy="{y:.1f}" r="5"/>',
             f'<circle class="dot" cx="{frame.x(strict["rate"]):.1f}" cy="{y:.1f}" r="5.5"/>',
             text(frame.left - 14, y + 5, method["name"], "name end"),
@@ -99,9 +110,7 @@ def interval_bars(methods: Sequence[Mapping[str, Any]], *, classes: Mapping[str,
     return frame.svg(parts, title="Strict success of every method with 95 % intervals")
 
 
-def success_over_steps(
-    reached: Mapping[str, Sequence[int | None]], *, max_steps: int, classes: Mapping[str, str], dt_s: float
-) -> str:
+def success_over_steps(reached: Mapping[str, Sequence[int | None]], *, max_steps: int, classes: Mapping[str, str], dt_s: float) -> str:
     """Share of goals reached strictly within so many steps, one staircase a method.
 
     Args:
@@ -126,7 +135,7 @@ def success_over_steps(
     width = frame.x(1 / max_steps) - frame.x(0)
     for k in range(max_steps + 1):
         label = f"within {k} steps ({k * dt_s:.1f} s): " + ", ".join(f"{name} {percent(share[k])}" for name, share in shares.items())
-        parts.append(f'<rect class="hit" x="{frame.x(k / max_steps) - width / 2:.1f}" y="{frame.top}" width="{width:.1f}" height="{frame.y(0) - frame.top:.1f}" {tip(label)}/>')
+        parts.append(rect(frame.x(k / max_steps) - width / 2, frame.top, width, frame.y(0) - frame.top, "hit", label=label))
     return frame.svg(parts, title="Success over steps")
 
 
@@ -154,7 +163,7 @@ def distance_swarm(
     parts = frame.ticks_x([(log_share(t, low, high), f"{100 * t:g}") for t in ticks], "final distance, cm (logarithmic)", grid=True)
     for tolerance, name in thresholds_m:
         x = frame.x(log_share(tolerance, low, high))
-        parts.append(f'<line class="threshold" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.top - 4:.1f}" y2="{frame.y(0):.1f}"/>{text(x, frame.top - 10, name, "note mid")}')
+        parts.append(line(x, frame.top - 4, x, frame.y(0), "threshold") + text(x, frame.top - 10, name, "note mid"))
     height = (frame.y(0) - frame.top) / max(1, rows)
     for number, (name, distances) in enumerate(finals_m.items()):
         middle = frame.top + height * (number + 0.5)
@@ -211,8 +220,11 @@ def histogram(values: Sequence[float], *, unit: str, marks: Sequence[tuple[str, 
     for k, number in enumerate(tally):
         if number:
             x0, x1 = frame.x(k / count) + 0.7, frame.x((k + 1) / count) - 0.7
-            label = f"{number} decisions of {start + k * step:g} to {start + (k + 1) * step:g} ms" + (" and more" if k == count - 1 and max(values) > end else "")
-            parts.append(f'<rect class="bar {css}" x="{x0:.1f}" y="{frame.y(number / peak):.1f}" width="{x1 - x0:.1f}" height="{frame.y(0) - frame.y(number / peak):.1f}" rx="1.5" {tip(label)}/>')
+            label = f"{number} decisions of {start + k * step:g} to {start + (k + 1) * step:g} ms" + (
+                " and more" if k == count - 1 and max(values) > end else ""
+            )
+            top = frame.y(number / peak)
+            parts.append(rect(x0, top, x1 - x0, frame.y(0) - top, f"bar {css}", label=label, radius=1.5))
     last_x = -math.inf
     for name, mark in sorted(marks, key=lambda m: m[1] if m[1] is not None else math.inf):
         if mark is None:
@@ -220,7 +232,7 @@ def histogram(values: Sequence[float], *, unit: str, marks: Sequence[tuple[str, 
         x = frame.x(min(1.0, share(mark)))
         level = frame.top - (22 if x - last_x < 62 else 8)
         last_x = x if level == frame.top - 8 else -math.inf
-        parts.append(f'<line class="threshold" x1="{x:.1f}" x2="{x:.1f}" y1="{level + 4:.1f}" y2="{frame.y(0):.1f}"/>{text(x, level, f"{name} {mark:.0f}", "note mid")}')
+        parts.append(line(x, level + 4, x, frame.y(0), "threshold") + text(x, level, f"{name} {mark:.0f}", "note mid"))
     return frame.svg(parts, title=f"Histogram, {unit}")
 
 
@@ -231,14 +243,26 @@ def energy_scatter(points: Sequence[tuple[float, float, str]], *, css: str) -> s
     high_y = max(1e-9, 1.06 * max(y for _, y, _ in points))
     step_x, step_y = nice_step(high_x, 6), nice_step(high_y, 4)
     parts = frame.grid_y([(k * step_y / high_y, f"{k * step_y:.3g}") for k in range(int(high_y / step_y) + 1)])
-    parts += frame.ticks_x([(k * step_x / high_x, f"{100 * k * step_x:g}") for k in range(int(high_x / step_x) + 1)], "true distance to the goal, cm")
+    parts += frame.ticks_x(
+        [(k * step_x / high_x, f"{100 * k * step_x:g}") for k in range(int(high_x / step_x) + 1)], "true distance to the goal, cm"
+    )
     parts.append(text(frame.x(0) - 40, frame.top - 16, "latent energy", "axis"))
-    parts += [f'<circle class="grain {css}" cx="{frame.x(x / high_x):.1f}" cy="{frame.y(y / high_y):.1f}" r="2.6" {tip(label)}/>' for x, y, label in points]
+    parts += [
+        f'<circle class="grain {css}" cx="{frame.x(x / high_x):.1f}" cy="{frame.y(y / high_y):.1f}" r="2.6" {tip(label)}/>'
+        for x, y, label in points
+    ]
     return frame.svg(parts, title="Latent energy against true distance")
 
 
 def curve(
-    values: Sequence[float | None], *, max_steps: int, name: str, unit: str, css: str, thresholds: Sequence[float] = (), ghost: Sequence[float | None] = ()
+    values: Sequence[float | None],
+    *,
+    max_steps: int,
+    name: str,
+    unit: str,
+    css: str,
+    thresholds: Sequence[float] = (),
+    ghost: Sequence[float | None] = (),
 ) -> str:
     """A small curve over the steps of one episode; the page adds a cursor that follows the pointer and the video.
 
@@ -256,14 +280,20 @@ def curve(
     high = max([*known, *thresholds, 1e-9]) * 1.06
     step = nice_step(high, 3)
     parts = frame.grid_y([(k * step / high, f"{k * step:.3g}") for k in range(int(high / step) + 1)])
-    parts += [text(frame.x(s / max_steps), frame.height - 4, str(s), "tick mid") for s in range(0, max_steps + 1, max(1, round(max_steps / 5)))]
+    parts += [
+        text(frame.x(s / max_steps), frame.height - 4, str(s), "tick mid") for s in range(0, max_steps + 1, max(1, round(max_steps / 5)))
+    ]
     parts.append(text(4, 11, f"{name}, {unit}" if unit else name, "axis"))
-    parts += [f'<line class="threshold" x1="{frame.x(0):.1f}" x2="{frame.x(1):.1f}" y1="{frame.y(t / high):.1f}" y2="{frame.y(t / high):.1f}"/>' for t in thresholds]
+    parts += [line(frame.x(0), frame.y(t / high), frame.x(1), frame.y(t / high), "threshold") for t in thresholds]
     for series, style in ((ghost, "line ghost"), (values, f"line {css}")):
         points = [(frame.x(k / max_steps), frame.y(v / high)) for k, v in enumerate(series) if v is not None]
         if points:
             parts.append(f'<path class="{style}" d="{line_path(points)}"/>')
-    parts += ['<line class="cursor idle" y1="20" y2="94"/><circle class="cursor-dot idle" r="3.4"/>', text(frame.width - 10, 11, "", "readout end")]
+    parts += [
+        '<line class="cursor idle" y1="20" y2="94"/><circle class="cursor-dot idle" r="3.4"/>',
+        text(frame.width - 10, 11, "", "readout end"),
+    ]
     dots = ",".join("" if v is None else f"{v:.4g}" for v in values)
-    body = frame.svg(parts, title=f"{name} over the steps", css="curve")
-    return body.replace("<svg ", f'<svg data-values="{dots}" data-unit="{escape(unit)}" data-x0="{frame.x(0):g}" data-x1="{frame.x(1):g}" data-n="{max_steps}" data-y0="{frame.y(0):g}" data-y1="{frame.y(1):g}" data-high="{high:.6g}" ', 1)
+    area = f'data-x0="{frame.x(0):g}" data-x1="{frame.x(1):g}" data-y0="{frame.y(0):g}" data-y1="{frame.y(1):g}"'
+    data = f'data-values="{dots}" data-unit="{escape(unit)}" data-n="{max_steps}" data-high="{high:.6g}" {area}'
+    return frame.svg(parts, title=f"{name} over the steps", css="curve").replace("<svg ", f"<svg {data} ", 1)

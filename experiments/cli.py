@@ -78,7 +78,9 @@ def dispatch(args: Sequence[str]) -> int:
     verb = VERBS.get(name)
     if verb is None:
         near = difflib.get_close_matches(name, VERBS, n=3, cutoff=0.4)
-        raise UserError(f"unknown verb {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(VERBS)}"))
+        raise UserError(
+            f"unknown verb {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(VERBS)}")
+        )
     from goalward.experiments.command_line import parse
 
     module = importlib.import_module(f"goalward.experiments.{verb.module}")

@@ -77,7 +77,8 @@ def run(config: CollectCommand) -> int:
         )
     if not config.quiet:
         discarded = f", {progress.discarded} failed attempts discarded" if progress.discarded else ""
-        print(f"{progress.committed} episodes in {config.out}{discarded}; look at them with: goalward data info {config.out}", file=sys.stderr)
+        hint = f"look at them with: goalward data info {config.out}"
+        print(f"{progress.committed} episodes in {config.out}{discarded}; {hint}", file=sys.stderr)
     return 0
 
 

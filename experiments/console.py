@@ -44,16 +44,22 @@ def summary_table(results: Mapping[str, Any]) -> Table:
 
 def print_summary(results: Mapping[str, Any], report: Path) -> None:
     """Prints the table, what failed, and where the report is."""
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else max(_WIDTH, shutil.get_terminal_size().columns), highlight=False)
+    console = Console(
+        file=sys.stdout, width=None if sys.stdout.isatty() else max(_WIDTH, shutil.get_terminal_size().columns), highlight=False
+    )
     config, env = results["config"], results["env"]
     strict, moderate = env.get("strict_tolerance_m"), env.get("moderate_tolerance_m")
     console.print(Text(f"\n{env['version']}, {config['episodes']} {config['split']} goals, seed {config['seed']}", style="bold"))
     console.print(summary_table(results))
     if strict is not None and moderate is not None:
-        console.print(f"strict: within {100 * strict:g} cm at {env['strict_steps']} steps running; moderate: within {100 * moderate:g} cm at the end")
+        console.print(
+            f"strict: within {100 * strict:g} cm at {env['strict_steps']} steps running; moderate: within {100 * moderate:g} cm at the end"
+        )
     for method in results["methods"]:
         if method["failures"]:
-            console.print(f"[red]{method['name']}: {method['failures']} of {method['episodes']} episodes broken off as failed[/red]; see the report")
+            console.print(
+                f"[red]{method['name']}: {method['failures']} of {method['episodes']} episodes broken off as failed[/red]; see the report"
+            )
     if results["resumed_episodes"]:
         console.print(f"{results['resumed_episodes']} episodes were taken over from an interrupted run")
     console.print(f"report: {report}", soft_wrap=True)

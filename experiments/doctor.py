@@ -38,7 +38,12 @@ def machine() -> dict[str, Any]:
     """What a result was measured on."""
     import torch
 
-    facts: dict[str, Any] = {"system": f"{platform.system()} {platform.machine()}", "processor": _processor(), "cpus": usable_cpus(), "threads": torch.get_num_threads()}
+    facts: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cpus": usable_cpus(),
+        "threads": torch.get_num_threads(),
+    }
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name(0)
     if backend := os.environ.get("MUJOCO_GL"):
@@ -70,7 +75,9 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
     """
     problems: list[str] = []
     facts: dict[str, Any] = {"versions": versions()}
-    problems += [f"{name} is not installed; pip install goalward installs it" for name, version in facts["versions"].items() if version == "missing"]
+    problems += [
+        f"{name} is not installed; pip install goalward installs it" for name, version in facts["versions"].items() if version == "missing"
+    ]
     facts["rendering"] = _rendering(problems)
     facts["machine"] = machine()
     facts |= {"environments": _environments(), "models": _models(problems), "encoders": _encoders(problems), "video": _video(problems)}
@@ -175,9 +182,15 @@ def _print(facts: dict[str, Any], problems: list[str]) -> None:
         goals = ", ".join(f"{count} {split} goals" for split, count in env["goals"].items() if count)
         table.add_row(f"environment {name}", f"{env['id']}, {goals or 'no goals'}")
     for name, model in facts["models"].items():
-        table.add_row(f"model {name}", "damaged" if "damaged" in model else f"{model['env']}, cameras {', '.join(model['cameras'])}, encoder {model['encoder']}")
+        table.add_row(
+            f"model {name}",
+            "damaged" if "damaged" in model else f"{model['env']}, cameras {', '.join(model['cameras'])}, encoder {model['encoder']}",
+        )
     for name, encoder in facts["encoders"].items():
-        table.add_row(f"encoder {name}", f"{encoder['about']}; " + (f"fingerprint {encoder['fingerprint'][:12]}" if "fingerprint" in encoder else "not usable"))
+        table.add_row(
+            f"encoder {name}",
+            f"{encoder['about']}; " + (f"fingerprint {encoder['fingerprint'][:12]}" if "fingerprint" in encoder else "not usable"),
+        )
     table.add_row("video", f"ffmpeg {facts['video']}" if facts["video"] else "none")
     Console(highlight=False).print(table)
     for problem in problems:

@@ -47,7 +47,9 @@ class Journal:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._fd)
-            raise UserError(f"another plan-eval with the same settings is writing to {self.path.parent}; wait for it or give another --report") from None
+            raise UserError(
+                f"another plan-eval with the same settings is writing to {self.path.parent}; wait for it or give another --report"
+            ) from None
         with open(self._fd, "rb", closefd=False) as file:
             content = file.read()
         good = 0

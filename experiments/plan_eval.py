@@ -110,7 +110,9 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
     settings = planner_config(config.planner, num_samples=config.num_samples, num_iterations=config.num_iterations)
     manifest = load_manifest(env_name, config.split)
     if config.episodes > len(manifest.goals):
-        raise UserError(f"episodes is {config.episodes}; environment {env_name!r} has {len(manifest.goals)} {config.split} goals, ask for at most that many")
+        raise UserError(
+            f"episodes is {config.episodes}; environment {env_name!r} has {len(manifest.goals)} {config.split} goals; ask for no more"
+        )
     folder = config.report or Path("reports") / f"{env_name}-{config.planner}"
     check_folder(folder)
     env, model = open_env_and_model(config, env_name)
@@ -182,12 +184,20 @@ def evaluate_methods(env: Any, method: Method, *, config: dict[str, Any], hashes
     with Journal(folder, config_key(identity)) as journal:
         with progress_bar(f"{config['env']} · {method.name}", config["episodes"] * len(methods), planner=method.name) as on_episode:
             episodes = evaluate(
-                env, methods, num_episodes=config["episodes"], seed=config["seed"], split=config["split"], journal=journal, on_episode=on_episode
+                env,
+                methods,
+                num_episodes=config["episodes"],
+                seed=config["seed"],
+                split=config["split"],
+                journal=journal,
+                on_episode=on_episode,
             )
         results: dict[str, Any] = finite_json(
             {
                 "schema": SCHEMA,
-                "command": shlex.join([PROG, *sys.argv[1:]]) if Path(sys.argv[0]).name.startswith(PROG) else f"{PROG} --env {config['env']}",
+                "command": shlex.join([PROG, *sys.argv[1:]])
+                if Path(sys.argv[0]).name.startswith(PROG)
+                else f"{PROG} --env {config['env']}",
                 "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "config": config,
                 "env": env_facts,
@@ -237,7 +247,10 @@ def describe_env(env: Any) -> dict[str, Any]:
     info: EnvInfo = env.unwrapped.spec_info
     facts = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
     facts |= {name: getattr(env.unwrapped, name, None) for name in ("strict_tolerance_m", "strict_steps", "moderate_tolerance_m")}
-    return {name: value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+    return {
+        name: value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value
+        for name, value in facts.items()
+    }
 
 
 def check_folder(folder: Path) -> None:

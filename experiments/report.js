@@ -55,18 +55,18 @@
   }
 
   // Order and choice of the cards.
-  const controls = document.querySelector(".controls"), grid = document.querySelector(".grid");
-  if (!controls || !grid || grid.children.length < 2) return;
+  const controls = document.querySelector(".controls"), cards = document.querySelector(".cards");
+  if (!controls || !cards || cards.children.length < 2) return;
   controls.hidden = false;
   controls.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
     const kind = button.dataset.show ? "show" : "order";
     controls.querySelectorAll(`[data-${kind}]`).forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
-    const cards = [...grid.children];
-    if (kind === "show") for (const card of cards) {
+    const all = [...cards.children];
+    if (kind === "show") for (const card of all) {
       const strict = card.dataset.outcome === "strict";
       card.hidden = button.dataset.show === "strict" ? !strict : button.dataset.show === "short" ? strict : false;
-    } else grid.append(...cards.sort((a, b) => a.dataset[button.dataset.order] - b.dataset[button.dataset.order]));
+    } else cards.append(...all.sort((a, b) => a.dataset[button.dataset.order] - b.dataset[button.dataset.order]));
   });
 })();

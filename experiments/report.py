@@ -20,6 +20,9 @@ from goalward.experiments.report_cards import Media, card, video_tag
 from goalward.experiments.results import EpisodeRecord
 from goalward.experiments.statistics import percentile, rank_correlation
 
+_FEATURED_NOTE = (
+    "Ranked by outcome, then by steps or final distance. Point at a curve to scrub its video; the dashed curve is the oracle."
+)
 _KNOWN_CLASSES = {"hold": "m-hold", "random": "m-random", "oracle": "m-oracle"}
 
 
@@ -104,9 +107,7 @@ def build_page(results: Mapping[str, Any], *, chosen: Chosen, media: Mapping[int
         "method_note": _method_note(env),
         "method_table": _method_table(results, classes),
         "figures": _figures(results, planner, by_method, classes),
-        "featured_note": " ".join(
-            ["Ranked by outcome, then by steps or final distance. Point at a curve to scrub its video.", *map(escape, notes)]
-        ),
+        "featured_note": " ".join([_FEATURED_NOTE, *map(escape, notes)]),
         "featured": "".join(card(own[i], media.get(i), title=" and ".join(labels[i]).capitalize(), **shared) for i in chosen.featured),
         "others_title": _others_title(chosen, own),
         "others": "".join(card(own[i], media.get(i), title="", **shared) for i in chosen.others),
@@ -145,7 +146,8 @@ def _hero(episode: EpisodeRecord, media: Media | None, results: Mapping[str, Any
         return ""
     video = video_tag(media, dt_s=results["env"]["dt_s"], autoplay=True, label="the best episode")
     seconds = episode.steps * results["env"]["dt_s"]
-    caption = f"Best episode, {escape(episode.goal_id)}: {episode.steps} steps, {seconds:.1f} s, {cm(episode.final_distance_m)} cm at the end. In real time."
+    ended = f"{episode.steps} steps, {seconds:.1f} s, {cm(episode.final_distance_m)} cm at the end"
+    caption = f"Best episode, {escape(episode.goal_id)}: {ended}. In real time."
     return f'<figure class="card-free">{video}<figcaption>{caption}</figcaption></figure>'
 
 
@@ -154,10 +156,15 @@ def _tiles(results: Mapping[str, Any], planner: Mapping[str, Any]) -> str:
     dt_s = results["env"]["dt_s"]
     tiles = [
         (f"{cm(final['median'])} <small>cm</small>", f"median final distance; 90 % within {cm(final['p90'])} cm"),
-        (f"{percent(planner['moderate']['rate'])}", f"moderate success; {percent(planner['moderate']['low'])} to {percent(planner['moderate']['high'])}"),
+        (
+            f"{percent(planner['moderate']['rate'])}",
+            f"moderate success; {percent(planner['moderate']['low'])} to {percent(planner['moderate']['high'])}",
+        ),
     ]
     if steps["median"] is not None:
-        tiles.append((f"{steps['median']:g} <small>steps</small>", f"median to strict success, {steps['median'] * dt_s:.1f} s of robot time"))
+        tiles.append(
+            (f"{steps['median']:g} <small>steps</small>", f"median to strict success, {steps['median'] * dt_s:.1f} s of robot time")
+        )
     if plan["p50"] is not None:
         rate = f"{1e3 / plan['p50']:.0f}" if plan["p50"] < 500 else f"{1e3 / plan['p50']:.1f}"
         tiles.append((f"{plan['p50']:.0f} <small>ms</small>", f"median decision, {rate} a second; p95 {plan['p95']:.0f} ms"))
@@ -194,7 +201,8 @@ def _method_table(results: Mapping[str, Any], classes: Mapping[str, str]) -> str
         rows.append(
             f'<tr class="{escape(method["role"].split()[0])}"><td><span class="{classes[method["name"]]}"><i class="swatch"></i></span>'
             f"{escape(method['name'])}{role}</td><td>{rate(method['strict'])}</td><td>{rate(method['moderate'])}</td>"
-            f"<td>{cm(final['median'])} / {cm(final['p90'])}</td><td>{reached}</td><td>{times}</td><td>{method['failures'] or '–'}</td><td>{versus}</td></tr>"
+            f"<td>{cm(final['median'])} / {cm(final['p90'])}</td><td>{reached}</td><td>{times}</td>"
+            f"<td>{method['failures'] or '–'}</td><td>{versus}</td></tr>"
         )
     return (
         "<table><thead><tr><th>method</th><th>strict success<br>95 % interval</th><th>moderate success<br>95 % interval</th>"
@@ -212,7 +220,10 @@ def _figures(
     results: Mapping[str, Any], planner: Mapping[str, Any], by_method: Mapping[str, Sequence[EpisodeRecord]], classes: Mapping[str, str]
 ) -> str:
     env = results["env"]
-    key = "".join(f'<span class="{css}"><i class="swatch"></i><span style="color:var(--soft)">{escape(name)}</span></span>' for name, css in classes.items())
+    key = "".join(
+        f'<span class="{css}"><i class="swatch"></i><span style="color:var(--soft)">{escape(name)}</span></span>'
+        for name, css in classes.items()
+    )
     figures = [
         _figure(
             "Success over steps",
@@ -227,7 +238,7 @@ def _figures(
             "True distance to the goal at the end, one dot an episode.",
             charts.distance_swarm(
                 {
-                    name: [(e.final_distance_m, f"{name}, {e.goal_id}: {cm(e.final_distance_m)} cm after {e.steps} steps, {e.outcome}") for e in episodes]
+                    name: [(e.final_distance_m, f"{name}, {_in_short(e)}") for e in episodes]
                     for name, episodes in by_method.items()
                 },
                 classes=classes,
@@ -241,7 +252,8 @@ def _figures(
     times = [ms for e in episodes for ms in e.plan_ms]
     if times:
         marks = [(f"p{p}", percentile(times, p)) for p in (50, 95, 99)]
-        about = f"Observation in, action out: encoding, priming and search, {len(times)} decisions. The control period is {1e3 * env['dt_s']:.0f} ms."
+        period = f"The control period is {1e3 * env['dt_s']:.0f} ms."
+        about = f"Observation in, action out: encoding, priming and search, {len(times)} decisions. {period}"
         figures.append(_figure("Time to decide", about, charts.histogram(times, unit="ms a decision", marks=marks, css="m-planner")))
     points = [
         (distance, energy, f"{e.goal_id}, step {k}: {cm(distance)} cm, energy {energy:.3g}")
@@ -252,9 +264,15 @@ def _figures(
     if points:
         rank = rank_correlation([(x, y) for x, y, _ in points])
         shown = points[:: max(1, len(points) // 900)]
-        about = "What the planner minimises against what counts, one dot a step." + ("" if rank is None else f" Rank correlation {rank:.2f}.")
+        about = "What the planner minimises against what counts, one dot a step." + (
+            "" if rank is None else f" Rank correlation {rank:.2f}."
+        )
         figures.append(_figure("Latent energy and true distance", about, charts.energy_scatter(shown, css="m-planner")))
     return "".join(figures)
+
+
+def _in_short(episode: EpisodeRecord) -> str:
+    return f"{episode.goal_id}: {cm(episode.final_distance_m)} cm after {episode.steps} steps, {episode.outcome}"
 
 
 def _figure(title: str, about: str, body: str) -> str:
@@ -265,7 +283,9 @@ def _others_title(chosen: Chosen, own: Mapping[int, EpisodeRecord]) -> str:
     shown, rest = len(chosen.others), len(own) - len(chosen.featured)
     if not rest:
         return "No other episodes"
-    return "The other episodes" if shown == rest else f"{shown} of the other {rest} episodes: those that went wrong first, and an even sample"
+    return (
+        "The other episodes" if shown == rest else f"{shown} of the other {rest} episodes: those that went wrong first, and an even sample"
+    )
 
 
 def _episode_table(by_method: Mapping[str, Sequence[EpisodeRecord]], planner: str) -> str:

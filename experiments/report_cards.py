@@ -76,7 +76,8 @@ def video_tag(media: Media, *, dt_s: float, label: str, autoplay: bool = False) 
     if media.video is None:
         return f'<img src="{media.poster}" {size} alt="last frame of {escape(label)}">'
     play = f'src="{media.video}" autoplay loop' if autoplay else f'data-src="{media.video}" controls'
-    return f'<video {play} muted playsinline {size} poster="{media.poster}" data-fps="{1 / dt_s:g}" aria-label="Video of {escape(label)}"></video>'
+    label = f'aria-label="Video of {escape(label)}"'
+    return f'<video {play} muted playsinline {size} poster="{media.poster}" data-fps="{1 / dt_s:g}" {label}></video>'
 
 
 def card(
@@ -102,7 +103,9 @@ def card(
     if episode.failure is not None:
         parts.append(f'<p class="failure">{escape(episode.failure)}</p>')
     if media is not None:
-        parts.append(f"<div>{video_tag(media, dt_s=env['dt_s'], label=f'episode {episode.goal_id}')}{_stills(episode, media, env['cameras'])}</div>")
+        parts.append(
+            f"<div>{video_tag(media, dt_s=env['dt_s'], label=f'episode {episode.goal_id}')}{_stills(episode, media, env['cameras'])}</div>"
+        )
     body = []
     scale = 100.0
     thresholds = [scale * env[field] for field in ("strict_tolerance_m", "moderate_tolerance_m") if env.get(field)]

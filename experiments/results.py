@@ -6,8 +6,9 @@
     config, env, machine, versions      what ran, on what
     seeds                               {"base": s, "rule": how an episode's seed follows from it}
     hashes                              sha256 of the model, its encoder and the goal manifest
-    methods                             list of {"name", "strict": {"rate", "low", "high"}, "moderate": {...}, "plan_ms": {"p50", "p95", "p99"},
-                                        "final_distance_m": {"median", "p90"}, ...}; null where a figure does not exist
+    methods                             list of {"name", "strict": {"rate", "low", "high"}, "moderate": {...},
+                                        "plan_ms": {"p50", "p95", "p99"}, "final_distance_m": {"median", "p90"}, ...};
+                                        null where a figure does not exist
     paired                              exact paired tests of the planner against every reference
     episodes                            every episode of every method, with its distances, energies and actions
     wall_s, resumed_episodes            duration of this run; episodes taken over from an interrupted one
@@ -192,7 +193,15 @@ def schema_problems(results: Any) -> list[str]:
         return [f"schema is {results.get('schema')!r}, not {SCHEMA}"]
     problems = [
         f"{key} is missing or not a {kind.__name__}"
-        for key, kind in (("config", dict), ("env", dict), ("seeds", dict), ("versions", dict), ("hashes", dict), ("methods", list), ("episodes", list))
+        for key, kind in (
+            ("config", dict),
+            ("env", dict),
+            ("seeds", dict),
+            ("versions", dict),
+            ("hashes", dict),
+            ("methods", list),
+            ("episodes", list),
+        )
         if not isinstance(results.get(key), kind)
     ]
     if problems:

@@ -28,15 +28,15 @@ class AdamConfig:
     """Sequences that descend side by side: the warm start, and random ones."""
     num_iterations: int = 20
     """Evaluations of every sequence, at most."""
-    learning_rate: float = 0.15
+    learning_rate: float = 0.25
     """Size of the first step."""
-    decay: float = 0.95
+    decay: float = 0.9
     """Factor on the step size from one iteration to the next."""
     init_std: float = 0.5
     """Spread of the random starts around the warm start."""
-    beta1: float = 0.9
-    """Memory of the gradient's mean."""
-    beta2: float = 0.999
+    beta1: float = 0.7
+    """Memory of the gradient's mean; shorter than is usual in training, because the search is short."""
+    beta2: float = 0.95
     """Memory of the gradient's square."""
     epsilon: float = 1e-8
     """Keeps flat directions from dividing by zero."""

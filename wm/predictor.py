@@ -36,7 +36,7 @@ class PredictorConfig:
 
     width: int = 128
     """Width of a token inside the predictor; a multiple of `heads`."""
-    depth: int = 4
+    depth: int = 3
     """Layers."""
     heads: int = 4
     """Query heads; a multiple of `key_heads`."""

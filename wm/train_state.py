@@ -135,11 +135,12 @@ def load_state(out: Path, state: TrainState, identity: dict[str, Any]) -> list[s
             _check_identity(rest["identity"], identity, out)
             state.restore(load(raw))
             state.step, state.elapsed_s, state.history = int(rest["step"]), float(rest["elapsed_s"]), list(rest["history"])
-            return damaged
         except _OtherRun:
             raise
         except (UserError, SafetensorError, ValueError, KeyError, TypeError) as error:
             damaged.append(f"{path} is damaged ({error}); using the one before")
+        else:
+            return damaged
     detail = f" ({damaged[0]})" if damaged else ""
     raise UserError(f"resume: no whole checkpoint in {folder}{detail}; start again without --resume")
 
@@ -186,7 +187,5 @@ def _kept(folder: Path) -> list[dict[str, str]]:
 def _metadata(raw: bytes) -> dict[str, str]:
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
-    found = header["__metadata__"]
-    if not isinstance(found, dict):
-        raise ValueError("no metadata in its header")
+    found: dict[str, str] = header["__metadata__"]
     return found

@@ -2,8 +2,8 @@
 
     python -m goalward.experiments.bench.kill_collect --env reach --kills 100
 
-After every kill the store must open, hold every episode it held before, and every episode must be whole. At the end the run is let finish, and
-must have made what one undisturbed run makes.
+After every kill the store must open, hold every episode it held before, and every episode must be whole. At the end the run is let
+finish, and must have made what one undisturbed run makes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from goalward import UserError
-from goalward.datasets.manifest import MANIFEST_NAME
+from goalward.datasets.manifest import MANIFEST_NAME, EpisodeEntry
 from goalward.datasets.store import EpisodeStore, open_store
 
 
@@ -104,7 +104,7 @@ def _kill(command: Sequence[str], delay_s: float) -> None:
         process.wait()
 
 
-def _fault(path: Path, entries: dict[int, object]) -> str | None:
+def _fault(path: Path, entries: dict[int, EpisodeEntry]) -> str | None:
     """What is wrong with the store, if anything; notes its new episodes in `entries`."""
     try:
         store = open_store(path)
@@ -118,7 +118,7 @@ def _fault(path: Path, entries: dict[int, object]) -> str | None:
     return None
 
 
-def _verify_new(store: EpisodeStore, entries: dict[int, object]) -> None:
+def _verify_new(store: EpisodeStore, entries: dict[int, EpisodeEntry]) -> None:
     for index in store.indices():
         if index not in entries:
             store.verify(index)

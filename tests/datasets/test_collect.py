@@ -28,7 +28,9 @@ def _tiny(**settings: Any) -> Callable[[], Any]:
     return functools.partial(TinyEnv, **settings)
 
 
-def _collect(path: Path, number: int, workers: int, recipe: Recipe = RECIPE, on_progress: Any = lambda p: None, **settings: Any) -> Progress:
+def _collect(
+    path: Path, number: int, workers: int, recipe: Recipe = RECIPE, on_progress: Any = lambda p: None, **settings: Any
+) -> Progress:
     return collect(
         path, make_env=_tiny(**settings), recipe=recipe, config={"look": "fixed"}, num_episodes=number, num_workers=workers,
         on_progress=on_progress,

@@ -74,7 +74,9 @@ def test_a_clip_outside_the_episode_is_refused(store_path: Path, start: int, len
         open_store(store_path).clip(0, start, length)
 
 
-def test_a_clip_decodes_only_its_chunks(tmp_path: Path, spec: StoreSpec, make_episode: MakeEpisode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_decodes_only_its_chunks(
+    tmp_path: Path, spec: StoreSpec, make_episode: MakeEpisode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from goalward.datasets import decode
 
     with EpisodeWriter(tmp_path / "s", spec) as writer:
@@ -101,7 +103,13 @@ def test_unknown_episode_is_named(store_path: Path) -> None:
 @settings(max_examples=25, deadline=None)
 @given(steps=st.integers(1, 13), per_chunk=st.integers(1, 9), constant=st.booleans(), seed=st.integers(0, 99))
 def test_zarr_reads_the_same(
-    tmp_path_factory: pytest.TempPathFactory, spec: StoreSpec, make_episode: MakeEpisode, steps: int, per_chunk: int, constant: bool, seed: int
+    tmp_path_factory: pytest.TempPathFactory,
+    spec: StoreSpec,
+    make_episode: MakeEpisode,
+    steps: int,
+    per_chunk: int,
+    constant: bool,
+    seed: int,
 ) -> None:
     path = tmp_path_factory.mktemp("parity") / "s"
     episode = make_episode(seed, steps)

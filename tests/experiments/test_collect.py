@@ -19,7 +19,8 @@ def test_reach_is_collected_resumed_and_the_same_with_workers(tmp_path: Path, ca
     one, two = tmp_path / "one", tmp_path / "two"
     assert dispatch(["collect", "--env", "reach", "--episodes", "2", "--workers", "0", "--out", str(one), *SMALL]) == 0
     assert "goalward data info" in capsys.readouterr().err
-    assert dispatch(["collect", "--env", "Goalward/Reach-v0", "--episodes", "4", "--workers", "0", "--out", str(one), "--quiet", *SMALL]) == 0
+    more = ["collect", "--env", "Goalward/Reach-v0", "--episodes", "4", "--workers", "0", "--out", str(one), "--quiet"]
+    assert dispatch([*more, *SMALL]) == 0
     assert capsys.readouterr().err == ""
     assert dispatch(["collect", "--env", "reach", "--episodes", "4", "--workers", "2", "--out", str(two), "--quiet", *SMALL]) == 0
     store = open_store(one)
@@ -34,14 +35,14 @@ def test_reach_is_collected_resumed_and_the_same_with_workers(tmp_path: Path, ca
         assert (episode.actions <= high + 1e-6).all()
         assert episode.pixels.std() > 5
     with pytest.raises(UserError, match=r"config\.seed: 0 != 1"):
-        dispatch(["collect", "--episodes", "5", "--workers", "0", "--seed", "1", "--out", str(one), "--quiet", *SMALL])
+        dispatch([*more, *SMALL, "--seed", "1"])
     with pytest.raises(UserError, match="image_size_px: 32 != 48"):
-        dispatch(["collect", "--episodes", "5", "--workers", "0", "--image-size-px", "48", "--episode-steps", "3", "--out", str(one), "--quiet"])
+        dispatch([*more, "--image-size-px", "48", "--episode-steps", "3"])
 
 
 def test_one_camera_and_varied_appearance(tmp_path: Path) -> None:
-    command = ["collect", "--episodes", "2", "--workers", "0", "--cameras", "side", "--appearance", "varied", "--out", str(tmp_path / "s"), "--quiet"]
-    assert dispatch([*command, *SMALL]) == 0
+    command = ["collect", "--episodes", "2", "--workers", "0", "--out", str(tmp_path / "s"), "--quiet"]
+    assert dispatch([*command, "--cameras", "side", "--appearance", "varied", *SMALL]) == 0
     store = open_store(tmp_path / "s")
     assert store.spec.cameras == ("side",)
     assert store.spec.config["appearance"] == "varied"

@@ -51,8 +51,8 @@ def test_info_for_people_names_what_matters(path: Path, capsys: pytest.CaptureFi
     monkeypatch.setenv("COLUMNS", "160")
     assert dispatch(["data", "info", str(path)]) == 0
     text = capsys.readouterr().out
-    for part in ("Goalward/Tiny-v0", "4 Hz", "front, side, 8 px", "explore 2 (67 %)", "validation 1", "mujoco 3.17.0", "dx_m", "-0.05 .. 0.05",
-                 "3 failed attempts", open_store(path).content_hash):  # fmt: skip
+    parts = ("Goalward/Tiny-v0", "4 Hz", "front, side, 8 px", "explore 2 (67 %)", "validation 1", "mujoco 3.17.0", "dx_m", "-0.05 .. 0.05")
+    for part in (*parts, "3 failed attempts", open_store(path).content_hash):
         assert part in text
 
 

@@ -71,7 +71,16 @@ def tiny_preset(monkeypatch) -> None:
 
 
 def options(data: Path, encoder: Path, out: Path, **changes: object) -> TrainCommand:
-    given = {"env": "point", "data": data, "encoder": str(encoder), "out": out, "preset": "debug", "device": "cpu", "threads": 1, "quiet": True}
+    given = {
+        "env": "point",
+        "data": data,
+        "encoder": str(encoder),
+        "out": out,
+        "preset": "debug",
+        "device": "cpu",
+        "threads": 1,
+        "quiet": True,
+    }
     return TrainCommand(**{**given, **changes})
 
 

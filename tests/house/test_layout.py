@@ -28,8 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 UNSAFE_CALLS = {
-    "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.hub.load", "torch.jit.load", "torch.package.PackageImporter",
-    "yaml.load", "yaml.unsafe_load", "numpy.fromfile", "pandas.read_pickle",
+    "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.hub.load", "torch.jit.load",
+    "torch.package.PackageImporter", "yaml.load", "yaml.unsafe_load", "numpy.fromfile", "pandas.read_pickle",
 }  # fmt: skip
 MUST_BE_FALSE = {"allow_pickle", "trust_remote_code", "shell"}
 MUST_BE_TRUE = {"weights_only"}
@@ -228,7 +228,9 @@ def test_nothing_is_left_unfinished() -> None:
     assert not _offenders(unfinished, SOURCES)
 
 
-@pytest.mark.parametrize("source", ["x = 1  # TO" "DO: later", "def f():\n    raise NotImplementedError", "def f():\n    raise NotImplementedError('x')"])
+@pytest.mark.parametrize(
+    "source", ["x = 1  # TO" "DO: later", "def f():\n    raise NotImplementedError", "def f():\n    raise NotImplementedError('x')"]
+)
 def test_unfinished_work_is_found(source: str) -> None:
     assert unfinished(source)
 

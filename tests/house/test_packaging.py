@@ -31,7 +31,8 @@ def _files() -> list[str]:
     tops = ("goalward", *FOLDERS)
     inside = [path for top in tops for path in (ROOT / top).rglob("*") if "__pycache__" not in path.parts and not path.is_dir()]
     links = [ROOT / "goalward" / folder for folder in FOLDERS]
-    return [str(path.relative_to(ROOT)) for path in (*inside, *links, *(ROOT / name for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE")))]
+    single = [ROOT / name for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE")]
+    return [str(path.relative_to(ROOT)) for path in (*inside, *links, *single)]
 
 
 def _copy(destination: Path, *, links_as_text: bool) -> Path:
@@ -164,7 +165,10 @@ def test_dependencies_are_pinned_and_bounded() -> None:
 
 
 def test_base_install_never_imports_the_fragile_three() -> None:
-    code = "import goalward.wm.model, goalward.wm.train, goalward.envs.reach, sys; assert not {'torchvision', 'timm', 'torchcodec'} & set(sys.modules)"
+    code = (
+        "import sys, goalward.wm.model, goalward.wm.train, goalward.envs.reach\n"
+        "assert not {'torchvision', 'timm', 'torchcodec'} & set(sys.modules)"
+    )
     _run(sys.executable, "-c", code, cwd=ROOT)
 
 

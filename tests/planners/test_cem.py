@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -52,7 +53,7 @@ def test_a_warm_search_also_tries_the_cold_start(worlds: SimpleNamespace) -> Non
 
 def test_the_update_is_the_textbook_one(worlds: SimpleNamespace) -> None:
     """One iteration by hand: mean and deviation of the cheapest, blended with the old ones."""
-    world, problem = problem_of(worlds)
+    _world, problem = problem_of(worlds)
     seen = []
 
     class Spy(CEM):
@@ -105,7 +106,7 @@ def test_kept_elites_compete_without_being_rolled_out_again(worlds: SimpleNamesp
             return after
 
     Spy(CONFIG).plan(problem, PlannerState.initial([0, 1]))
-    for earlier, later in zip(seen, seen[1:], strict=False):
+    for earlier, later in itertools.pairwise(seen):
         assert later.kept_BKHA.shape == (2, 3, 4, 2)
         assert bool((later.kept_cost_BK <= earlier.kept_cost_BK).all()), "the best are never lost"
     assert all(actions.shape[1] == 32 for actions in world.seen)
@@ -157,7 +158,9 @@ def test_coloured_noise_reaches_the_candidates(worlds: SimpleNamespace) -> None:
     world, problem = problem_of(worlds, horizon=6)
     for exponent, low, high in ((0.0, -0.1, 0.1), (3.0, 0.45, 0.7)):
         world.seen.clear()
-        CEM(CEMConfig(num_samples=2000, num_iterations=1, init_std=0.05, noise_exponent=exponent)).plan(problem, PlannerState.initial([0, 1]))
+        CEM(CEMConfig(num_samples=2000, num_iterations=1, init_std=0.05, noise_exponent=exponent)).plan(
+            problem, PlannerState.initial([0, 1])
+        )
         x = world.seen[0][0, 1:, :, 0] / 0.05
         assert low < float((x[:, 0] * x[:, 1]).mean()) < high
         assert float(x.var()) == pytest.approx(1.0, abs=0.1)

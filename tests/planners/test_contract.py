@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,17 @@ def three_problems(worlds: SimpleNamespace, **options: Any):
 
 
 def same(first: Plan, second: Plan) -> bool:
-    names = ("actions_BHA", "z_BHND", "cost_B", "best_cost_BI", "mean_cost_BI", "num_iterations_B", "num_nonfinite_B", "failed_B", "times_BH")
+    names = (
+        "actions_BHA",
+        "z_BHND",
+        "cost_B",
+        "best_cost_BI",
+        "mean_cost_BI",
+        "num_iterations_B",
+        "num_nonfinite_B",
+        "failed_B",
+        "times_BH",
+    )
     equal = all(torch.equal(getattr(first, n).nan_to_num(7.0), getattr(second, n).nan_to_num(7.0)) for n in names)
     return equal and first.stop_reason == second.stop_reason
 
@@ -115,7 +126,12 @@ def test_every_candidate_lies_inside_box_and_workspace(name: str, worlds: Simple
     box = Box.of(world.action_low, world.action_high)
     bounds = Intersection(box, (Workspace.of(low.tolist(), high.tolist()),))
     problem = worlds.make_problem(
-        world, start, torch.tensor([[9.0, 9.0, 9.0], [-9.0, 9.0, 9.0]]), action_set=bounds, situation=Situation(position_BE=start), horizon=6
+        world,
+        start,
+        torch.tensor([[9.0, 9.0, 9.0], [-9.0, 9.0, 9.0]]),
+        action_set=bounds,
+        situation=Situation(position_BE=start),
+        horizon=6,
     )
     planner, state = make_planner(name, SMALL[name]), PlannerState.initial([0, 1])
     for _ in range(3):
@@ -139,7 +155,7 @@ def test_frozen_entries_stay_frozen(name: str, worlds: SimpleNamespace) -> None:
 
 @every_planner
 def test_results_are_bitwise_independent_of_the_batch(name: str, worlds: SimpleNamespace) -> None:
-    world, problem = three_problems(worlds)
+    _world, problem = three_problems(worlds)
     planner = make_planner(name, replace(SMALL[name], stop_tolerance=0.05))
     together, state = planner.plan(problem, PlannerState.initial([5, 6, 7]))
     together_again, _ = planner.plan(problem, state)
@@ -187,7 +203,7 @@ def test_more_iterations_never_worsen_the_best_cost(name: str, worlds: SimpleNam
         make_planner(name, replace(SMALL[name], num_iterations=n)).plan(problem, PlannerState.initial([5, 6, 7]))[0].cost_B
         for n in (1, 2, 4, 8, 12)
     ]
-    for fewer, more in zip(costs, costs[1:], strict=False):
+    for fewer, more in itertools.pairwise(costs):
         assert bool((more <= fewer).all())
 
 
@@ -258,7 +274,8 @@ def test_costs_that_are_not_finite_are_excluded_and_counted(name: str, worlds: S
         spoiled = sum((actions[..., 0, 0] > keep_below).sum(dim=1) for actions in world.seen)
         assert torch.equal(plan.num_nonfinite_B, spoiled)
         won = plan.actions_BHA[~plan.failed_B]
-        assert bool((won[:, 0, 0] <= keep_below).all()) and bool(torch.isfinite(plan.cost_B[~plan.failed_B]).all())
+        assert bool((won[:, 0, 0] <= keep_below).all())
+        assert bool(torch.isfinite(plan.cost_B[~plan.failed_B]).all())
         plans.append(plan)
     assert same(plans[0], plans[1])
     assert same(plans[0], plans[2])
@@ -326,7 +343,9 @@ def test_a_warm_start_is_never_worse_at_the_first_iteration(name: str, worlds: S
         assert bool((warm.best_cost_BI[:, 0] <= cold.best_cost_BI[:, 0]).all())
         later, _ = planner.plan(replace(problem, start_time_s=(0.25, 0.25)), state)
         world.seen.clear()
-        middle = PATH(world.rollout(problem.context, torch.zeros(2, 1, 4, 2)), problem.z_goal_BND, torch.zeros(2, 1, 4, 2), torch.ones(2))[:, 0]
+        middle = PATH(world.rollout(problem.context, torch.zeros(2, 1, 4, 2)), problem.z_goal_BND, torch.zeros(2, 1, 4, 2), torch.ones(2))[
+            :, 0
+        ]
         assert bool((later.best_cost_BI[:, 0] <= middle).all())
 
 
@@ -418,7 +437,7 @@ def test_the_model_is_all_a_planner_touches(name: str, worlds: SimpleNamespace) 
 
 @every_planner
 def test_inputs_are_left_as_they_were(name: str, worlds: SimpleNamespace) -> None:
-    world, problem = three_problems(worlds)
+    _world, problem = three_problems(worlds)
     context, goal = problem.context.clone(), problem.z_goal_BND.clone()
     planner = make_planner(name, SMALL[name])
     first, state = planner.plan(problem, PlannerState.initial([1, 2, 3]))

@@ -61,7 +61,9 @@ def test_effort_is_measured_in_half_ranges() -> None:
     at_bound = UNIT.expand(2, 5, 3, 2)
     effort = ActionEffort(weight=2.0)
     assert torch.allclose(effort.cost(z, goal, at_bound, UNIT), torch.ones(2, 5))
-    assert torch.allclose(effort.cost(z, goal, at_bound, torch.tensor([0.05, 0.0])), torch.full((2, 5), 0.5)), "frozen entries count nothing"
+    assert torch.allclose(effort.cost(z, goal, at_bound, torch.tensor([0.05, 0.0])), torch.full((2, 5), 0.5)), (
+        "frozen entries count nothing"
+    )
 
 
 def test_terms_add_up_with_their_weights() -> None:

@@ -98,7 +98,11 @@ def test_the_test_encoder_satisfies_the_protocol(encoder) -> None:
 
 def test_bfloat16_is_chosen_only_where_the_hardware_has_it(monkeypatch) -> None:
     cpu = torch.device("cpu")
-    for capabilities, expected in (({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
+    for capabilities, expected in (
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
         assert inference_dtype(cpu) == expected
     assert inference_dtype(torch.device("mps")) == torch.float32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ def test_the_rate_rises_then_falls_to_its_floor() -> None:
     rates = [warmup_cosine(step, steps=100, warmup=10, peak=2.0) for step in range(100)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[9] == rates[10] == max(rates) == 2.0
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(0.02)
     assert rates[10 + 89 // 2] == pytest.approx((2.0 + 0.02) / 2, rel=0.05)
 

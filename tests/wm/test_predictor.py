@@ -36,7 +36,7 @@ def naive_rollout(p: LatentPredictor, z_TND: torch.Tensor, actions_HA: torch.Ten
     frames = [z_TND[t] for t in range(len(z_TND))]
     inputs: list[torch.Tensor] = []
     predicted: list[torch.Tensor] = []
-    for h in range(len(actions_HA)):
+    for _ in actions_HA:
         inputs.append(predicted[-1] if predicted else frames[-1])
         x, scale, shift, gate = [], [], [], []
         for t, z in enumerate(frames):
@@ -103,7 +103,13 @@ def test_any_shape_equals_the_naive_rollout_in_float64(
 
 
 def test_attention_over_shared_and_own_keys_is_one_softmax() -> None:
-    q, ck, cv, ok, ov = draw(6, 2, 4, 8), draw(3, 2, 5, 8, seed=1), draw(3, 2, 5, 8, seed=2), draw(6, 2, 7, 8, seed=3), draw(6, 2, 7, 8, seed=4)
+    q, ck, cv, ok, ov = (
+        draw(6, 2, 4, 8),
+        draw(3, 2, 5, 8, seed=1),
+        draw(3, 2, 5, 8, seed=2),
+        draw(6, 2, 7, 8, seed=3),
+        draw(6, 2, 7, 8, seed=4),
+    )
     k = torch.cat([ck.repeat_interleave(2, 0), ok], dim=2)
     v = torch.cat([cv.repeat_interleave(2, 0), ov], dim=2)
     expected = F.scaled_dot_product_attention(q, k, v, scale=1.0)
@@ -211,7 +217,9 @@ def test_bfloat16_stays_close_and_returns_float32() -> None:
 
 
 def test_an_untrained_predictor_predicts_persistence() -> None:
-    predictor = LatentPredictor(PredictorConfig(width=16, heads=2), num_tokens=N, dim=D, action_dim=A, generator=torch.Generator().manual_seed(0))
+    predictor = LatentPredictor(
+        PredictorConfig(width=16, heads=2), num_tokens=N, dim=D, action_dim=A, generator=torch.Generator().manual_seed(0)
+    )
     z = draw(1, T, N, D)
     assert torch.equal(predictor.rollout(predictor.prime(z), draw(1, 2, 3, A)), z[:, -1, None, None].expand(1, 2, 3, N, D))
 
@@ -236,7 +244,16 @@ def test_persistence_repeats_the_last_frame() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("width", 0), ("depth", 0), ("heads", 3), ("key_heads", 3), ("mlp_ratio", 0.0), ("mlp_ratio", float("nan")), ("horizon", 0), ("width", 10**6)],
+    [
+        ("width", 0),
+        ("depth", 0),
+        ("heads", 3),
+        ("key_heads", 3),
+        ("mlp_ratio", 0.0),
+        ("mlp_ratio", float("nan")),
+        ("horizon", 0),
+        ("width", 10**6),
+    ],
 )
 def test_bad_sizes_are_named(field: str, value: float) -> None:
     with pytest.raises(UserError, match=field) as caught:
