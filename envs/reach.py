@@ -11,22 +11,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from goalward.envs.rendering import RenderConfig, SceneRenderer, configure_backend
+import gymnasium as gym
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
 
-configure_backend()  # before the first import of mujoco, which binds its OpenGL back end
-
-import gymnasium as gym  # noqa: E402
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-
-from goalward import UserError  # noqa: E402
-from goalward.envs.appearance import Appearance, AppearanceConfig  # noqa: E402
-from goalward.envs.base import EnvInfo, GoalSpec  # noqa: E402
-from goalward.envs.cartesian_servo import CartesianServo, ServoConfig  # noqa: E402
-from goalward.envs.goals import load_manifest  # noqa: E402
-from goalward.envs.jaco_scene import ARM_JOINTS, CAMERA_POSES_M, FINGER_JOINTS, PINCH_SITE, build_model  # noqa: E402
-from goalward.envs.physics_guard import disable_autoreset, physics_fault, warning_counts  # noqa: E402
+from goalward import UserError
+from goalward.envs.appearance import Appearance, AppearanceConfig
+from goalward.envs.base import EnvInfo, GoalSpec
+from goalward.envs.cartesian_servo import CartesianServo, ServoConfig
+from goalward.envs.goals import load_manifest
+from goalward.envs.jaco_scene import ARM_JOINTS, CAMERA_POSES_M, FINGER_JOINTS, PINCH_SITE, build_model
+from goalward.envs.physics_guard import disable_autoreset, physics_fault, warning_counts
+from goalward.envs.rendering import RenderConfig, SceneRenderer
 
 DT_S = 0.25
 MAX_DISPLACEMENT_M = 0.05

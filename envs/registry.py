@@ -71,9 +71,15 @@ def make_env(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
     Args:
         name: short name (`reach`) or Gymnasium id (`Goalward/Reach-v0`).
         **kwargs: fields of the environment, e.g. `image_size_px`, `cameras`, `appearance`.
+
+    Raises:
+        UserError: unknown name, a field out of range, or no OpenGL library for rendering (says what to install).
     """
     import gymnasium as gym
 
+    from goalward.envs.gl_backend import choose_backend
+
     _, entry = find_env(name)
+    choose_backend()  # before MuJoCo is imported: where nothing can draw, say what to install
     register_envs()
     return gym.make(entry.id, **kwargs)

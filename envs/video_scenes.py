@@ -9,19 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from goalward.envs.rendering import RenderConfig, SceneRenderer, configure_backend
+import gymnasium as gym
+import mujoco
+import numpy as np
+from dm_control import suite
+from numpy.typing import NDArray
 
-configure_backend()  # before the first import of mujoco, which binds its OpenGL back end
-
-import gymnasium as gym  # noqa: E402
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-from dm_control import suite  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-
-from goalward.envs.appearance import Appearance, AppearanceConfig  # noqa: E402
-from goalward.envs.base import EnvInfo  # noqa: E402
-from goalward.envs.physics_guard import disable_autoreset, physics_fault, warning_counts  # noqa: E402
+from goalward.envs.appearance import Appearance, AppearanceConfig
+from goalward.envs.base import EnvInfo
+from goalward.envs.physics_guard import disable_autoreset, physics_fault, warning_counts
+from goalward.envs.rendering import RenderConfig, SceneRenderer
 
 SCENES = (
     ("reacher", "easy"), ("finger", "spin"), ("ball_in_cup", "catch"), ("cartpole", "swingup"), ("cheetah", "run"), ("walker", "walk"),

@@ -86,9 +86,9 @@ def diagnose() -> tuple[dict[str, Any], list[str]]:
 
 def _rendering(problems: list[str]) -> dict[str, Any]:
     try:
-        from goalward.envs.rendering import available_backends, configure_backend
+        from goalward.envs.gl_backend import available_backends, choose_backend
 
-        return {"backend": configure_backend(), "available": list(available_backends())}
+        return {"backend": choose_backend(), "available": list(available_backends())}
     except UserError as error:
         problems.append(str(error))
         return {"backend": None, "available": []}

@@ -1,14 +1,10 @@
 """MuJoCo's silent recoveries become named failures."""
 
-from goalward.envs.rendering import configure_backend
+import mujoco
+import numpy as np
+import pytest
 
-configure_backend()
-
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-
-from goalward.envs.physics_guard import disable_autoreset, physics_fault, warning_counts  # noqa: E402
+from goalward.envs.physics_guard import disable_autoreset, physics_fault, warning_counts
 
 PENDULUM = """
 <mujoco><worldbody><body><joint name="hinge" type="hinge" axis="0 1 0"/><geom size="0.1" pos="0 0 -0.5"/></body></worldbody>

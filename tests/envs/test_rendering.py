@@ -4,16 +4,14 @@ import os
 import subprocess
 import sys
 
+import mujoco
 import numpy as np
 import pytest
 
 from goalward import UserError
-from goalward.envs import rendering
-from goalward.envs.rendering import RenderConfig, SceneRenderer, configure_backend
-
-configure_backend()
-
-import mujoco  # noqa: E402
+from goalward.envs import gl_backend
+from goalward.envs.gl_backend import choose_backend
+from goalward.envs.rendering import RenderConfig, SceneRenderer
 
 SCENE = """
 <mujoco><worldbody>
@@ -75,35 +73,48 @@ def test_closed_renderer_and_unknown_camera_are_errors() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems bring their own OpenGL")
 class TestBackendChoice:
     def test_nothing_installed_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rendering, "_library_opens", lambda name: False)
+        monkeypatch.setattr(gl_backend, "_library_opens", lambda name: False)
         monkeypatch.delenv("MUJOCO_GL", raising=False)
         with pytest.raises(UserError, match=r"apt-get install .*libegl1 libgl1.*macOS"):
-            configure_backend()
+            choose_backend()
 
     def test_egl_is_preferred_and_osmesa_is_second(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rendering, "_library_opens", lambda name: True)
-        assert rendering.available_backends() == ("egl", "osmesa")
-        monkeypatch.setattr(rendering, "_library_opens", lambda name: name == "OSMesa")
-        assert rendering.available_backends() == ("osmesa",)
+        monkeypatch.setattr(gl_backend, "_library_opens", lambda name: True)
+        assert gl_backend.available_backends() == ("egl", "osmesa")
+        monkeypatch.setattr(gl_backend, "_library_opens", lambda name: name == "OSMesa")
+        assert gl_backend.available_backends() == ("osmesa",)
 
     def test_egl_without_gl_entry_points_does_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rendering, "_library_opens", lambda name: name == "EGL")
-        assert rendering.available_backends() == ()
+        monkeypatch.setattr(gl_backend, "_library_opens", lambda name: name == "EGL")
+        assert gl_backend.available_backends() == ()
 
     def test_unknown_or_unavailable_request_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MUJOCO_GL", "vulkan")
         with pytest.raises(UserError, match="MUJOCO_GL='vulkan'"):
-            configure_backend()
+            choose_backend()
         monkeypatch.setenv("MUJOCO_GL", "osmesa")
-        monkeypatch.setattr(rendering, "_library_opens", lambda name: False)
+        monkeypatch.setattr(gl_backend, "_library_opens", lambda name: False)
         with pytest.raises(UserError, match="libosmesa6"):
-            configure_backend()
+            choose_backend()
 
-    def test_mujoco_imported_too_early_is_explained(self) -> None:
-        code = "import mujoco\nfrom goalward.envs.rendering import configure_backend\nconfigure_backend()"
-        environment = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"}
+    @pytest.mark.parametrize("first", ["mujoco", "dm_control.suite", "goalward.envs.jaco_scene", "goalward.envs.appearance"])
+    def test_any_order_of_imports_works(self, first: str) -> None:
+        code = (
+            f"import {first}\nfrom goalward.envs.registry import make_env\n"
+            "print(make_env('reach', image_size_px=32).reset(seed=0)[0]['pixels'].std() > 5)"
+        )
+        environment = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout.strip() == "True"
+
+    def test_a_missing_library_is_explained_even_where_mujoco_cannot_be_imported(self) -> None:
+        code = (
+            "from goalward.envs import gl_backend\ngl_backend._library_opens = lambda name: False\n"
+            "import goalward.envs\ngoalward.envs.make_env('reach')"
+        )
+        environment = {**os.environ, "MUJOCO_GL": "egl"}
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-        assert "import goalward.envs first" in done.stderr
+        assert "apt-get install" in done.stderr.splitlines()[-1]
 
     def test_nothing_is_printed_when_a_process_ends_without_closing(self) -> None:
         code = "from goalward.envs.registry import make_env\nenv = make_env('reach', image_size_px=32)\nenv.reset(seed=0)"

@@ -94,3 +94,29 @@ if [ "$2" = pip ]; then echo "no network" >&2; exit 1; fi"""
         assert done.returncode == 1
         assert "no network" in done.stderr
         assert not (venv / ".goalward-installed").exists()
+
+
+@pytest.mark.parametrize(("user", "with_sudo"), [(0, False), (1000, True), (1000, False)])
+def test_missing_opengl_is_installed_or_explained(user: int, with_sudo: bool, tmp_path: Path) -> None:
+    """With root or sudo the libraries are installed, the lists updated first; without, it says what to install and goes on."""
+    tools, log, venv = tmp_path / "tools", tmp_path / "log", tmp_path / "venv"
+    _executable(tools / "apt-get", f'echo "apt-get $*" >> {log}')
+    _executable(tools / "id", f"echo {user}")
+    if with_sudo:
+        _executable(tools / "sudo", f'echo sudo >> {log}; "$@"')
+    # Only what the script itself needs, so that no real sudo or apt-get can be reached.
+    for name in ("bash", "sh", "dirname", "env", "grep", "mkdir", "cp", "touch", "cat"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    body = """if [ "$1 $2" = "-m venv" ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && cp "$0" "$3/bin/pytest"; fi
+case "$2" in *available_backends*) exit 1;; esac"""
+    python = _executable(tmp_path / "python", body)
+    done = _run("pytest", cwd=tmp_path, GOALWARD_VENV=str(venv), PYTHON=str(python), PATH=str(tools))
+    assert done.returncode == 0, done.stderr
+    if user == 0 or with_sudo:
+        asked = [line for line in log.read_text().splitlines() if line != "sudo"]
+        assert asked[0].startswith("apt-get update")
+        assert asked[1].endswith("libegl1 libgl1")
+        assert ("sudo" in log.read_text()) is with_sudo
+    else:
+        assert not log.exists()
+        assert "apt-get install libegl1 libgl1" in done.stderr
