@@ -55,7 +55,8 @@ def _explore(rng: np.random.Generator) -> Behaviour:
             held = np.zeros_like(low) if stop else rng.uniform(low, high).astype(np.float32)
         remaining -= 1
         jitter = rng.normal(0.0, 0.08, size=low.shape) * (high - low) / 2
-        return np.clip(held + jitter, low, high).astype(np.float32)
+        action: NDArray[np.float32] = np.clip(held + jitter, low, high).astype(np.float32)
+        return action
 
     return act
 

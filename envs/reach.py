@@ -178,7 +178,7 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         }
         return self._observation(), -distance, terminated, truncated, info
 
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8]:
         """The cameras side by side, uint8 [h, V * w, 3]."""
         return np.concatenate(list(self._pixels()), axis=1)
 
