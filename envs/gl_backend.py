@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 import os
 import platform
+from functools import cache
 
 from goalward import UserError
 
@@ -21,6 +22,7 @@ INSTALL_HINT = (
 )
 
 
+@cache
 def _library_opens(name: str) -> bool:
     found = ctypes.util.find_library(name)
     if found is None:
@@ -30,6 +32,12 @@ def _library_opens(name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def prefer_offscreen() -> None:
+    """Sets `MUJOCO_GL`, unless the user has, before MuJoCo or dm_control is imported: else they try a window system first, and complain."""
+    if "MUJOCO_GL" not in os.environ and (available := available_backends()):
+        os.environ["MUJOCO_GL"] = available[0]
 
 
 def available_backends() -> tuple[str, ...]:

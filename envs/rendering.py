@@ -10,6 +10,7 @@ Two traps are handled here, once, for every environment:
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,8 @@ class SceneRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         # Runs at `close`, at garbage collection or at exit, whichever comes first.
         self._free = weakref.finalize(self, _free_context, self._gl, self._context)
+        self._free.atexit = False
+        _close_at_exit(self)
 
     def render(self, data: mujoco.MjData, camera: str) -> NDArray[np.uint8]:
         """Draws one frame.
@@ -120,3 +123,19 @@ def _free_context(gl: Any, context: Any) -> None:
     gl.make_current()
     context.free()
     gl.free()
+
+
+_alive: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()
+
+
+def _close_at_exit(renderer: SceneRenderer) -> None:
+    """Has the renderer closed at exit, before the back end's own exit handler, which was registered earlier, ends its display."""
+    if not _alive:
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
+    _alive.add(renderer)
+
+
+def _close_all() -> None:
+    for renderer in list(_alive):
+        renderer.close()

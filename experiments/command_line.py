@@ -52,14 +52,15 @@ def _wide() -> Iterator[None]:
 
 
 def _first_sentences(box: str) -> str:
-    """What tyro's box says before its first rule, and the options it suggests."""
+    """What tyro's box says before its first rule, and the options it suggests; drawn with lines or, where they cannot be, without."""
     sections: list[list[str]] = [[]]
-    for line in box.splitlines():
-        content = line.strip(" │╭╮╰╯─\t")
-        if line.startswith("│") and content:
-            sections[-1].append(content)
-        elif line.startswith("│") and "─" in line:
+    for line in box.splitlines()[1:]:  # the first is the title
+        content = line.strip(" │|\t")
+        if content and set(content) <= set("─-╰╯+"):
             sections.append([])
+        elif content:
+            sections[-1].append(content)
+    sections = [section for section in sections if section] or [["the options cannot be read"]]
     message = " ".join(sections[0])
     if message.startswith("Error parsing ") and "--" not in message.split(":")[0]:
         message = message.partition(": ")[2]

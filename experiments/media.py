@@ -56,11 +56,12 @@ def video_frames(
         uint8 [height, width, 3] with even edges.
     """
     num_frames, num_views = live_TVhw3.shape[:2]
-    bar, head, gap = 30, 20, 4
+    bar, labels, foot, gap = 26, 18, 4, 4  # the caption is on top: browsers draw their controls over the bottom
+    head = bar + labels
     body = num_views * tile_px + (num_views - 1) * gap
     scene_px = 0 if scene_Thw3 is None else body
     width = scene_px + (gap if scene_px else 0) + 2 * tile_px + gap
-    height = head + body + bar
+    height = head + body + foot
     width, height = width + width % 2, height + height % 2
     small, caption = ImageFont.load_default(12), ImageFont.load_default(15)
     goals = [_tile(goal_Vhw3[v], tile_px) for v in range(num_views)]
@@ -68,11 +69,11 @@ def video_frames(
     for t in range(num_frames):
         canvas = Image.new("RGB", (width, height), _PAPER)
         draw = ImageDraw.Draw(canvas)
-        draw.text((left + 4, 3), "GOAL", font=small, fill=_ACCENT)
-        draw.text((left + tile_px + gap + 4, 3), "LIVE", font=small, fill=_INK)
+        draw.text((left + 4, bar), "GOAL", font=small, fill=_ACCENT)
+        draw.text((left + tile_px + gap + 4, bar), "LIVE", font=small, fill=_INK)
         if scene_Thw3 is not None:
             canvas.paste(_tile(scene_Thw3[t], scene_px), (0, head))
-            draw.text((4, 3), "SCENE", font=small, fill=_MUTED)
+            draw.text((4, bar), "SCENE", font=small, fill=_MUTED)
         for v in range(num_views):
             top = head + v * (tile_px + gap)
             canvas.paste(goals[v], (left, top))
@@ -80,9 +81,9 @@ def video_frames(
             draw.text((left + 5, top + tile_px - 17), cameras[v], font=small, fill=_INK, stroke_width=1, stroke_fill=_PAPER)
         distance = distances_m[t]
         text = f"step {t:2d}    " + ("distance unknown" if distance is None else f"{100 * distance:5.1f} cm to goal")
-        draw.text((6, head + body + 6), text, font=caption, fill=_INK)
+        draw.text((5, 4), text, font=caption, fill=_INK)
         if t == num_frames - 1 and status:
-            draw.text((width - 6, head + body + 6), status, font=caption, fill=_ACCENT, anchor="ra")
+            draw.text((width - 6, 4), status, font=caption, fill=_ACCENT, anchor="ra")
         done = round((width - 1) * t / max(1, num_frames - 1))
         draw.rectangle((0, height - 3, done, height), fill=_ACCENT)
         yield np.asarray(canvas)

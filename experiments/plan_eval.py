@@ -33,8 +33,8 @@ REPORT_NAME = "report.html"
 class PlanEvalCommand:
     """Plan to goal images in simulation and report how well it went.
 
-    The planner sees camera frames and the goal image, nothing else. It is compared, goal by goal, with holding still, with random actions
-    and with the environment's oracle. Killed or interrupted, the same command continues where it stopped.
+    The planner sees camera frames, the goal image and the arm's own position, never the goal's. It is compared, goal by goal, with holding
+    still, with random actions and with the environment's oracle. Killed or interrupted, the same command continues where it stopped.
     """
 
     env: str = "reach"
@@ -114,9 +114,9 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
             f"episodes is {config.episodes}; environment {env_name!r} has {len(manifest.goals)} {config.split} goals; ask for no more"
         )
     folder = config.report or Path("reports") / f"{env_name}-{config.planner}"
-    check_folder(folder)
     env, model = open_env_and_model(config, env_name)
     try:
+        check_folder(folder)
         method = planner_method(model, config.planner, settings, horizon=config.horizon)
         resolved = dataclasses.asdict(config) | {
             "env": env_name,
@@ -125,9 +125,20 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
             "planner_config": dataclasses.asdict(settings),
         }
         hashes = model_hashes(config.model or env_name, model) | {"goals": manifest.sha256}
-        return evaluate_methods(env, method, config=resolved, hashes=hashes, folder=folder), folder
+        return evaluate_methods(env, method, config=resolved, hashes=hashes, folder=folder, command=command_of(config)), folder
     finally:
         env.close()
+
+
+def command_of(config: PlanEvalCommand) -> str:
+    """The shortest command line that means the same, whoever made the configuration."""
+    words = [PROG, "--env", config.env]
+    for field in dataclasses.fields(config):
+        value, option = getattr(config, field.name), field.name.replace("_", "-")
+        if field.name in ("env", "json") or value == field.default:
+            continue
+        words += [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
+    return shlex.join(words)
 
 
 def open_env_and_model(config: PlanEvalCommand, env_name: str) -> tuple[Any, Any]:
@@ -155,7 +166,9 @@ def open_env_and_model(config: PlanEvalCommand, env_name: str) -> tuple[Any, Any
     return plain, model
 
 
-def evaluate_methods(env: Any, method: Method, *, config: dict[str, Any], hashes: dict[str, str], folder: Path) -> dict[str, Any]:
+def evaluate_methods(
+    env: Any, method: Method, *, config: dict[str, Any], hashes: dict[str, str], folder: Path, command: str = PROG
+) -> dict[str, Any]:
     """The part that is the same for every environment and every way to plan.
 
     Args:
@@ -164,6 +177,7 @@ def evaluate_methods(env: Any, method: Method, *, config: dict[str, Any], hashes
         config: resolved configuration with `episodes`, `seed`, `split`, `references` and `max_cards`; stored with the results.
         hashes: what the results depend on.
         folder: of the report.
+        command: what makes these results again.
 
     Returns:
         The content of `results.json`.
@@ -195,9 +209,7 @@ def evaluate_methods(env: Any, method: Method, *, config: dict[str, Any], hashes
         results: dict[str, Any] = finite_json(
             {
                 "schema": SCHEMA,
-                "command": shlex.join([PROG, *sys.argv[1:]])
-                if Path(sys.argv[0]).name.startswith(PROG)
-                else f"{PROG} --env {config['env']}",
+                "command": command,
                 "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "config": config,
                 "env": env_facts,

@@ -20,9 +20,7 @@ from goalward.experiments.report_cards import Media, card, video_tag
 from goalward.experiments.results import EpisodeRecord
 from goalward.experiments.statistics import percentile, rank_correlation
 
-_FEATURED_NOTE = (
-    "Ranked by outcome, then by steps or final distance. Point at a curve to scrub its video; the dashed curve is the oracle."
-)
+_FEATURED_NOTE = "Ranked by outcome, then by steps or final distance. Point at a curve to scrub its video; the dashed curve is the oracle."
 _KNOWN_CLASSES = {"hold": "m-hold", "random": "m-random", "oracle": "m-oracle"}
 
 

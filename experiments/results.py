@@ -87,10 +87,9 @@ class EpisodeRecord:
             ValueError: a field is missing, unknown or of another type.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(raw, Mapping):
-            raise ValueError(f"an episode is a {type(raw).__name__}, not an object")
-        if set(raw) != names:
-            raise ValueError(f"fields of an episode differ: {sorted(set(raw) ^ names)}")
+        found = set(raw) if isinstance(raw, Mapping) else set()
+        if found != names:
+            raise ValueError(f"fields of an episode differ: {sorted(found ^ names)}")
         try:
             energies = raw["energies"]
             return cls(

@@ -24,9 +24,9 @@ from goalward.planners.search import Clock, Evaluation, Incumbent, Search, Start
 class AdamConfig:
     """Budget and step sizes of a gradient search. Rates and spreads are fractions of half the range of each action entry."""
 
-    num_starts: int = 16
+    num_starts: int = 4
     """Sequences that descend side by side: the warm start, and random ones."""
-    num_iterations: int = 20
+    num_iterations: int = 8
     """Evaluations of every sequence, at most."""
     learning_rate: float = 0.25
     """Size of the first step."""

@@ -28,11 +28,11 @@ _coloring = lru_cache(maxsize=16)(coloring_matrix_HH)
 class CEMConfig:
     """Budget and spread of a CEM search. Spreads are fractions of half the range of each action entry."""
 
-    num_samples: int = 256
+    num_samples: int = 64
     """Candidates per iteration."""
-    num_iterations: int = 6
+    num_iterations: int = 4
     """Iterations, at most."""
-    num_elites: int = 24
+    num_elites: int = 10
     """Cheapest candidates that shape the next iteration."""
     init_std: float = 0.6
     """Spread of the first iteration."""
@@ -42,7 +42,7 @@ class CEMConfig:
     """Floor under the spread."""
     momentum: float = 0.1
     """Share of the old mean and spread in the new ones."""
-    num_kept_elites: int = 6
+    num_kept_elites: int = 3
     """Elites that also compete in the next iteration, at no cost in rollouts."""
     noise_exponent: float = 0.0
     """Correlation of the noise in time: its power spectrum falls as 1 / frequency^exponent; 0 is white, 2 to 3 is smooth."""

@@ -27,7 +27,7 @@ from goalward import UserError
 from goalward.planners.action_set import ActionSet, Box, Intersection, Situation, Workspace, hold_A
 from goalward.planners.base import Plan, Planner, PlannerState, Problem, WorldModel
 from goalward.planners.checks import require_count, require_number
-from goalward.planners.objective import Objective, latent_distance
+from goalward.planners.objective import LatentDistance, Objective, latent_distance
 from goalward.planners.observation import Observed, check_frames, position_indices, read_observation
 from goalward.planners.search import Clock
 from goalward.planners.warm_start import split_state, stack_states
@@ -37,7 +37,7 @@ from goalward.planners.warm_start import split_state, stack_states
 class ControllerConfig:
     """How far to look ahead, and how long to think."""
 
-    horizon: int = 4
+    horizon: int = 3
     """Actions in a plan."""
     execute_steps: int = 1
     """Actions executed from each plan before planning again."""
@@ -85,7 +85,7 @@ class RecedingHorizon:
         model: See `base.WorldModel`.
         planner: See `registry.make_planner`.
         action_set: What may be done; the model's own bounds if not given.
-        objective: What is wanted; the squared latent distance of the last predicted frame if not given.
+        objective: What is wanted; the squared latent distance, averaged over the predicted frames, if not given.
         config: Horizon and budget.
         clock: The planner's clock, monotonic seconds.
     """
@@ -103,7 +103,7 @@ class RecedingHorizon:
         self.model = model
         self.planner = planner
         self.action_set: ActionSet = action_set or Box.of(model.action_low, model.action_high, device=model.device)
-        self.objective = objective or Objective()
+        self.objective = objective or Objective(terms=(LatentDistance(step_weights="uniform"),))
         self.config = config or ControllerConfig()
         self.clock = clock
         num_actions = len(model.action_names)

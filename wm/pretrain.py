@@ -95,6 +95,8 @@ class Progress:
     """The same as a fraction of the guess that nothing moves."""
     regulariser: float
     """SIGReg, unweighted."""
+    within_video: float
+    """SIGReg of differences between moments of one video, unweighted; 0 where it has no weight."""
     frames_per_s: float
     """Trained frames per second."""
     held_out: HeldOut | None
@@ -182,6 +184,7 @@ def pretrain(
             "prediction": float(terms.prediction),
             "of_persistence": float(terms.prediction / terms.persistence.clamp_min(1e-12)),
             "regulariser": float(terms.regulariser),
+            "within_video": float(terms.within_video),
         }
         state.elapsed_s = resumed_at + time.monotonic() - started
         if held_out_clips is not None and state.step % config.check_every == 0:
@@ -219,7 +222,7 @@ def _step(config: PretrainConfig, state: PretrainState, sampler: ClipSampler, fr
     network, predictor = state.modules["encoder"], state.modules["predictor"]
     assert isinstance(network, SmallEncoderNetwork)
     assert isinstance(predictor, FuturePredictor)
-    clips = torch.from_numpy(sampler.sample(config.batch_clips, state.rng))
+    clips = torch.from_numpy(sampler.sample(config.batch_clips, state.rng, pairs=config.objective.within_video_weight > 0))
     clips = jitter_brightness(clips, config.objective.brightness_jitter, state.generator)
     z_CLND = encode_clips(network, clips)
     terms = objective(z_CLND, predictor, config.objective, state.generator)
@@ -261,7 +264,9 @@ def _held_out_clips(validation: Sequence[ClipPool], config: PretrainConfig, coun
     if not validation:
         return None
     rng = np.random.default_rng([config.seed, 1])
-    return torch.from_numpy(ClipSampler(validation, clip_frames=config.objective.clip_frames).sample(count, rng))
+    return torch.from_numpy(
+        ClipSampler(validation, clip_frames=config.objective.clip_frames).sample(count, rng, pairs=config.objective.within_video_weight > 0)
+    )
 
 
 @torch.no_grad()

@@ -7,10 +7,15 @@ Letters: C clips, L frames per clip, N tokens per frame, D latent width, E = N D
 Video only: no action, reward or state. Gradients flow through targets and inputs alike; SIGReg alone keeps the
 latents from collapsing
 (LeJEPA, arXiv 2511.08544; LeWorldModel, arXiv 2603.19312), so there is neither a teacher network nor a stop-gradient.
+
+With `within_video_weight`, clips come in pairs from one video, and z_a - z_b, over sqrt(2), must be standard normal as well. What never
+changes within a video (colours, light, where the camera stands) is perfectly predictable and would fill the latents by itself; differences
+cancel it. Both terms together leave no variance for it, so the latents must spend theirs on what moves.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +39,8 @@ class ObjectiveConfig:
     """Random directions per step."""
     sigreg_scope: Literal["frame", "token"] = "token"
     """What must be Gaussian: the vector of all tokens of a frame, or the vector of each token by itself."""
+    within_video_weight: float = 0.0
+    """Weight of the same regulariser on differences between moments of one video; 0 switches it off."""
     predictor_width: int = 512
     """Hidden width of the action-free predictor, which is thrown away afterwards."""
     brightness_jitter: float = 0.0
@@ -45,6 +52,8 @@ class ObjectiveConfig:
             raise UserError(f"clip_frames = {self.clip_frames}: must be in 3..64; use 4")
         if not 0 <= self.sigreg_weight < float("inf"):
             raise UserError(f"sigreg_weight = {self.sigreg_weight}: must be 0 or above; use 1")
+        if not 0 <= self.within_video_weight < float("inf"):
+            raise UserError(f"within_video_weight = {self.within_video_weight}: must be 0 or above; use 1")
         if self.sigreg_directions < 1:
             raise UserError(f"sigreg_directions = {self.sigreg_directions}: must be at least 1; use 256")
         if self.sigreg_scope not in ("frame", "token"):
@@ -66,7 +75,9 @@ class ObjectiveTerms:
     persistence: Tensor
     """The same error of the guess that nothing moves."""
     regulariser: Tensor
-    """SIGReg, unweighted."""
+    """SIGReg of the latents, unweighted."""
+    within_video: Tensor
+    """SIGReg of the differences between moments of one video, unweighted."""
 
 
 class FuturePredictor(nn.Module):
@@ -96,7 +107,7 @@ def objective(z_CLND: Tensor, predictor: FuturePredictor, config: ObjectiveConfi
     """Computes the loss of a batch of encoded clips.
 
     Args:
-        z_CLND: Latents of the clips, float32.
+        z_CLND: Latents of the clips, float32; clips 2i and 2i + 1 of one video where `within_video_weight` is above 0.
         predictor: Action-free predictor.
         config: Weights and scope.
         generator: Draws SIGReg's directions.
@@ -117,7 +128,12 @@ def objective(z_CLND: Tensor, predictor: FuturePredictor, config: ObjectiveConfi
     prediction = torch.stack(errors).mean()
     persistence = torch.stack(still).mean()
     regulariser = _regulariser(z_CLND, config, generator)
-    return ObjectiveTerms(prediction + config.sigreg_weight * regulariser, prediction.detach(), persistence, regulariser.detach())
+    within = torch.zeros_like(regulariser)
+    if config.within_video_weight > 0:
+        # Two independent standard normal latents differ by sqrt(2) times one.
+        within = _regulariser((z_CLND[0::2] - z_CLND[1::2]) / math.sqrt(2), config, generator)
+    loss = prediction + config.sigreg_weight * regulariser + config.within_video_weight * within
+    return ObjectiveTerms(loss, prediction.detach(), persistence, regulariser.detach(), within.detach())
 
 
 def _regulariser(z_CLND: Tensor, config: ObjectiveConfig, generator: torch.Generator) -> Tensor:

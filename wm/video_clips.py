@@ -127,6 +127,10 @@ class ClipSampler:
         for number, starts in enumerate(self._starts):
             if not len(starts):
                 raise UserError(f"clip_frames = {clip_frames}: longer than every episode of data store {number + 1}; lower it")
+        # Runs too short for a clip have no start and are never drawn.
+        counts = [np.maximum(0, pool.run_lengths - clip_frames + 1) for pool in pools]
+        self._counts = [np.repeat(count, count) for count in counts]
+        self._firsts = [np.repeat(np.cumsum(count) - count, count) for count in counts]
         weights = np.array([pool.weight for pool in pools], dtype=np.float64)
         self._probabilities = weights / weights.sum()
 
@@ -135,19 +139,30 @@ class ClipSampler:
         """Frames in memory, all pools together."""
         return sum(len(pool.frames_Fhw3) for pool in self._pools)
 
-    def sample(self, count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    def sample(self, count: int, rng: np.random.Generator, *, pairs: bool = False) -> NDArray[np.uint8]:
         """Draws clips.
 
         Args:
             count: Number of clips C.
             rng: Decides the store of each clip, then its start, uniformly.
+            pairs: Take clips 2i and 2i + 1 from one run, each at a moment of its own; C must be even.
 
         Returns:
             uint8 [C, L, h, w, 3].
+
+        Raises:
+            UserError: An odd number of clips in pairs.
         """
+        if pairs and count % 2:
+            raise UserError(f"batch_clips = {count}: must be even where clips come in pairs; use {count + 1}")
         clips = np.empty((count, self._clip_frames, *self._pools[0].frames_Fhw3.shape[1:]), dtype=np.uint8)
-        chosen = rng.choice(len(self._pools), size=count, p=self._probabilities)
+        step = 2 if pairs else 1
+        chosen = rng.choice(len(self._pools), size=count // step, p=self._probabilities)
         for row, number in enumerate(chosen):
-            start = int(self._starts[number][rng.integers(len(self._starts[number]))])
-            clips[row] = self._pools[number].frames_Fhw3[start : start + self._clip_frames]
+            picked = rng.integers(len(self._starts[number]))
+            for other in range(step):
+                if other:  # the same run again
+                    picked = self._firsts[number][picked] + rng.integers(self._counts[number][picked])
+                start = int(self._starts[number][picked])
+                clips[step * row + other] = self._pools[number].frames_Fhw3[start : start + self._clip_frames]
         return clips

@@ -39,10 +39,13 @@ class PointEnv:
             raise UserError(f"goal_index={index} is out of range 0..{NUM_GOALS - 1}")
         self.resets.append((seed, index, options["split"]))
         self.index = index
-        self.position = np.array([0.2, 0.2])
-        self.goal = np.array([0.2 + 0.03 * (index + 6), 0.2 + 0.02 * index])
+        self.position, self.goal = self.places(index)
         self.steps = self.inside = 0
         return self._observe(), {"goal_pixels": self._draw(self.goal), "goal_id": f"goal-{index}", "distance_m": self._distance()}
+
+    def places(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Start and goal."""
+        return np.array([0.2, 0.2]), np.array([0.2 + 0.03 * (index + 6), 0.2 + 0.02 * index])
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         self.steps += 1

@@ -16,7 +16,16 @@ def parsed(svg: str) -> ET.Element:
     element = ET.fromstring(svg)
     width, height = map(float, element.attrib["viewBox"].split()[2:])
     for part in element.iter():
-        for name, limit in (("x", width), ("x1", width), ("x2", width), ("cx", width), ("y", height), ("y1", height), ("y2", height), ("cy", height)):
+        for name, limit in (
+            ("x", width),
+            ("x1", width),
+            ("x2", width),
+            ("cx", width),
+            ("y", height),
+            ("y1", height),
+            ("y2", height),
+            ("cy", height),
+        ):
             value = part.attrib.get(name)
             if value is not None and part.tag != "text":
                 assert math.isfinite(float(value))
@@ -49,7 +58,9 @@ def test_success_over_steps_counts_goals_reached_so_far() -> None:
 
 def test_distance_swarm_has_a_dot_per_episode_and_marks_failures() -> None:
     svg = charts.distance_swarm(
-        {"cem": [(0.01, "a"), (0.01, "b"), (math.inf, "failed <one>")], "hold": [(0.4, "c")]}, classes=CLASSES, thresholds_m=[(0.03, "3 cm")]
+        {"cem": [(0.01, "a"), (0.01, "b"), (math.inf, "failed <one>")], "hold": [(0.4, "c")]},
+        classes=CLASSES,
+        thresholds_m=[(0.03, "3 cm")],
     )
     element = parsed(svg)
     dots = [part for part in element.iter("circle") if part.attrib["class"].startswith("bead")]

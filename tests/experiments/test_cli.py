@@ -39,7 +39,11 @@ def test_success_keeps_its_code() -> None:
     ("error", "code", "said"),
     [
         (UserError("episodes is 0; must be\n at least 1"), 2, "error: episodes is 0; must be at least 1\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "error: /x/y: the disk is full; free some space and run the same command again\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x/y"),
+            2,
+            "error: /x/y: the disk is full; free some space and run the same command again\n",
+        ),
         (OSError(errno.EROFS, "Read-only"), 2, "error: the file system is read-only; choose a folder that can be written\n"),
         (PermissionError(errno.EACCES, "Permission denied", "a"), 2, "error: a: permission denied; choose a folder that can be written\n"),
     ],
@@ -75,7 +79,9 @@ class Options:
     def __post_init__(self) -> None:
         """Checks the count."""
         if self.count < 1:
-            raise UserError(f"count is {self.count}; must be at least 1, in /some/very/long/path/that/would/be/broken/over/lines/of/a/box/by/a/terminal")
+            raise UserError(
+                f"count is {self.count}; must be at least 1, in /some/long/path/that/would/be/broken/over/lines/of/a/box/by/a/terminal"
+            )
 
 
 def test_options_are_read() -> None:
@@ -87,11 +93,16 @@ def test_options_are_read() -> None:
     [
         (["--cuont", "7"], "unknown option --cuont, 7; did you mean --count?; see x y --help"),
         (["--count"], "missing value for argument '--count'. Expected 1 values; see x y --help"),
-        (["--count", "0"], "count is 0; must be at least 1, in /some/very/long/path/that/would/be/broken/over/lines/of/a/box/by/a/terminal; see x y --help"),
+        (
+            ["--count", "0"],
+            "count is 0; must be at least 1, in /some/long/path/that/would/be/broken/over/lines/of/a/box/by/a/terminal; see x y --help",
+        ),
         (["--count", "x"], "invalid literal for int() with base 10: 'x'"),
     ],
 )
-def test_wrong_options_are_one_line(args: list[str], said: str) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_wrong_options_are_one_line(args: list[str], said: str, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))  # tyro draws its box with lines or without
     with pytest.raises(UserError) as caught:
         command_line.parse(Options, prog="x y", args=args)
     assert said in str(caught.value)
@@ -121,7 +132,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{goalward.__version__}\n"
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("colect", "collect"), ("planeval", "plan-eval"), ("trian", "train"), ("xyzzy", "choose one of collect")])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("colect", "collect"), ("planeval", "plan-eval"), ("trian", "train"), ("xyzzy", "choose one of collect")]
+)
 def test_an_unknown_verb_is_named_with_near_ones(typed: str, meant: str) -> None:
     with pytest.raises(UserError, match=meant):
         cli.dispatch([typed])

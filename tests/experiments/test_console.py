@@ -13,7 +13,8 @@ from goalward.experiments.console import print_summary, summary_table
 def method(name: str, role: str, strict: tuple[float, ...], moderate: tuple[float, ...], **figures: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "name": name, "role": role, "episodes": 50, "failures": 0,
-        "strict": dict(zip(("rate", "low", "high"), strict, strict=True)), "moderate": dict(zip(("rate", "low", "high"), moderate, strict=True)),
+        "strict": dict(zip(("rate", "low", "high"), strict, strict=True)),
+        "moderate": dict(zip(("rate", "low", "high"), moderate, strict=True)),
         "final_distance_m": {"median": 0.0184, "p90": 0.0271}, "steps_to_success": {"median": 8.0, "p90": 11.0},
         "plan_ms": {"p50": None, "p95": None, "p99": None},
     }  # fmt: skip

@@ -37,7 +37,9 @@ def test_a_sound_installation_names_environments_and_goals() -> None:
 
 @pytest.fixture
 def no_checks(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(doctor, "_models", lambda problems: {"reach": {"env": "Goalward/Reach-v0", "cameras": ["front"], "encoder": "small"}})
+    monkeypatch.setattr(
+        doctor, "_models", lambda problems: {"reach": {"env": "Goalward/Reach-v0", "cameras": ["front"], "encoder": "small"}}
+    )
     monkeypatch.setattr(doctor, "_encoders", lambda problems: {"small": {"about": "an encoder", "fingerprint": "f" * 64}})
     return monkeypatch
 

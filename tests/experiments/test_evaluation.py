@@ -118,7 +118,9 @@ def test_a_planner_that_cannot_act_fails_its_episode_with_its_reason(point_env: 
 
         return act
 
-    episode = run_episode(point_env(), Method(name="cem", role="planner", begin=begin, timed=True), index=0, seed=0, split="test", warm_up=True)
+    episode = run_episode(
+        point_env(), Method(name="cem", role="planner", begin=begin, timed=True), index=0, seed=0, split="test", warm_up=True
+    )
     assert (episode.outcome, episode.steps, episode.failure) == ("failed", 0, "no candidate had a finite cost")
 
 

@@ -90,7 +90,7 @@ def test_the_goal_stands_still_beside_the_live_view() -> None:
     live[1] = 255
     goal = np.full((1, 16, 16, 3), 120, dtype=np.uint8)
     first, last = video_frames(live, goal, distances_m=(0.2, 0.1), cameras=("top",), tile_px=60)
-    assert (first[30:60, 20:50] == 120).all()
-    assert (last[30:60, 20:50] == 120).all()
-    assert (first[30:60, 80:110] == 0).all()
-    assert (last[30:60, 80:110] == 255).all()
+    assert (first[50:90, 10:50] == 120).all()
+    assert (last[50:90, 10:50] == 120).all()
+    assert (first[50:90, 75:110] == 0).all()
+    assert (last[50:90, 75:110] == 255).all()

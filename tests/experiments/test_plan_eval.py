@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from goalward.experiments import plan_eval, planning, report_cards
-from goalward.experiments.plan_eval import PlanEvalCommand, check_folder, describe_env, evaluate_methods
+from goalward.experiments.command_line import parse
+from goalward.experiments.plan_eval import PlanEvalCommand, check_folder, command_of, describe_env, evaluate_methods
 from goalward.experiments.results import read_results, schema_problems
 
 HERE = Path(__file__).parent
@@ -79,7 +81,7 @@ def test_results_have_everything(command: Any, tmp_path: Path) -> None:
         assert {"p50", "p95", "p99"} <= set(method["plan_ms"])
         assert set(method["final_distance_m"]) == {"median", "p90"}
         assert (method["plan_ms"]["p50"] is None) == (method["name"] != "cem")
-    assert results["command"] == "plan-eval --episodes 4 --seed 11 --report out"
+    assert results["command"] == "plan-eval --env reach --episodes 4 --seed 11 --report out"
     assert results["config"]["episodes"] == 4
     assert results["config"]["planner_config"]["num_samples"] > 0
     assert results["seeds"]["base"] == 11
@@ -251,8 +253,9 @@ def test_the_page_does_not_decide_what_is_resumed(point_env: Any, make_planner: 
 KILLED = """
 import os, runpy, signal, sys
 from pathlib import Path
-from goalward.experiments import journal, plan_eval, report_cards
+from goalward.experiments import doctor, journal, plan_eval, report_cards
 report_cards.mp4_uri = lambda *_, **__: "data:video/mp4;base64,AAAA"
+doctor.machine = dict
 world = runpy.run_path(sys.argv[1])
 folder, die_after, phase = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 append = journal.Journal.append
@@ -271,18 +274,17 @@ plan_eval.evaluate_methods(env, world["_planner"](env), config=config, hashes={"
 """
 
 
-@pytest.mark.parametrize("phase", ["between", "torn"])
-def test_a_killed_run_continues_and_ends_as_if_nothing_had_happened(tmp_path: Path, phase: str, point_env: Any, make_planner: Any) -> None:
+def test_a_killed_run_continues_and_ends_as_if_nothing_had_happened(tmp_path: Path, point_env: Any, make_planner: Any) -> None:
     folder = tmp_path / "report"
 
-    def start(die_after: int) -> int:
+    def start(die_after: int, phase: str) -> int:
         arguments = [sys.executable, "-c", KILLED, str(HERE / "conftest.py"), str(folder), str(die_after), phase]
         return subprocess.run(arguments, env=os.environ | {"COLUMNS": "100"}, capture_output=True, check=False, timeout=120).returncode
 
-    assert start(7) == -signal.SIGKILL
+    assert start(7, "between") == -signal.SIGKILL
     assert not (folder / "results.json").exists()
-    assert start(6) == -signal.SIGKILL
-    assert start(100) == 0
+    assert start(6, "torn") == -signal.SIGKILL
+    assert start(100, "-") == 0
     results = read_results(folder)
     assert results["resumed_episodes"] == 13
     assert sorted(p.name for p in folder.iterdir()) == ["report.html", "results.json"]
@@ -290,6 +292,20 @@ def test_a_killed_run_continues_and_ends_as_if_nothing_had_happened(tmp_path: Pa
     config = {"env": "point", "episodes": 5, "seed": 7, "split": "test", "references": True, "max_cards": 3}
     whole = evaluate_methods(env, make_planner(env), config=config, hashes={"model": "x"}, folder=tmp_path / "whole")
     assert without_times(results)["episodes"] == without_times(json.loads(json.dumps(whole)))["episodes"]
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (PlanEvalCommand(), "plan-eval --env reach"),
+        (PlanEvalCommand(references=False, json=True, num_samples=8), "plan-eval --env reach --num-samples 8 --no-references"),
+        (PlanEvalCommand(model="my runs/a", report=Path("out")), "plan-eval --env reach --model 'my runs/a' --report out"),
+    ],
+)
+def test_the_recorded_command_makes_the_same_configuration(config: PlanEvalCommand, line: str) -> None:
+    assert command_of(config) == line
+    again = parse(PlanEvalCommand, prog="plan-eval", args=shlex.split(line)[1:])
+    assert again == dataclasses.replace(config, json=False)
 
 
 def test_facts_about_an_environment_are_json(point_env: Any) -> None:

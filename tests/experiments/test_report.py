@@ -46,9 +46,12 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
 
-def record(index: int, *, strict: bool = True, moderate: bool = True, steps: int = 3, final: float | None = 0.02, failure: str | None = None) -> EpisodeRecord:
+def record(
+    index: int, *, strict: bool = True, moderate: bool = True, steps: int = 3, final: float | None = 0.02, failure: str | None = None
+) -> EpisodeRecord:
     return EpisodeRecord(
-        method="cem", index=index, goal_id=f"goal-{index}", seed=index, distances_m=(*([0.3] * steps), final), energies=(*([1.0] * steps), 0.1),
+        method="cem", index=index, goal_id=f"goal-{index}", seed=index, distances_m=(*([0.3] * steps), final),
+        energies=(*([1.0] * steps), 0.1),
         actions=((0.0, 0.0),) * steps, plan_ms=(50.0,) * steps, strict=strict and failure is None, moderate=moderate and failure is None,
         steps=steps, failure=failure,
     )  # fmt: skip
@@ -57,7 +60,9 @@ def record(index: int, *, strict: bool = True, moderate: bool = True, steps: int
 @pytest.fixture
 def page(point_env: Any, make_planner: Any, eval_config: Any, tmp_path: Path) -> str:
     env = point_env(fail_at_goal=1)
-    plan_eval.evaluate_methods(env, make_planner(env), config=eval_config(), hashes={"model": "ab" * 32, "goals": "cd" * 32}, folder=tmp_path)
+    plan_eval.evaluate_methods(
+        env, make_planner(env), config=eval_config(), hashes={"model": "ab" * 32, "goals": "cd" * 32}, folder=tmp_path
+    )
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -171,7 +176,9 @@ def test_strict_and_quick_is_best_failed_is_worst() -> None:
 
 
 def test_many_episodes_show_what_went_wrong_and_an_even_sample() -> None:
-    episodes = [record(k, strict=k % 20 != 0, moderate=k % 20 != 0, steps=3 + k % 7, final=0.2 if k % 20 == 0 else 0.01) for k in range(200)]
+    episodes = [
+        record(k, strict=k % 20 != 0, moderate=k % 20 != 0, steps=3 + k % 7, final=0.2 if k % 20 == 0 else 0.01) for k in range(200)
+    ]
     chosen = choose_episodes(episodes, max_cards=40)
     shown = {*chosen.featured, *chosen.others}
     assert 30 <= len(shown) <= 40

@@ -80,7 +80,9 @@ def test_a_failure_ends_infinitely_far_away_however_close_it_was() -> None:
 
 
 def test_summary_has_exactly_the_promised_figures() -> None:
-    episodes = [record(index=k, strict=k < 3, moderate=k < 3, distances_m=(0.3, 0.01 * (k + 1)), plan_ms=(10.0 * (k + 1),)) for k in range(4)]
+    episodes = [
+        record(index=k, strict=k < 3, moderate=k < 3, distances_m=(0.3, 0.01 * (k + 1)), plan_ms=(10.0 * (k + 1),)) for k in range(4)
+    ]
     summary = summarise("cem", episodes, role="planner")
     assert summary["name"] == "cem"
     assert summary["strict"]["rate"] == 0.75

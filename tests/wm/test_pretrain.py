@@ -103,7 +103,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(video: ClipPool, 
         if progress.step == interrupted_after + 1:  # this step is done but not saved, as when the power fails
             raise KeyboardInterrupt
 
-    config = replace(CONFIG, save_every_s=0.0)
+    config = replace(CONFIG, save_every_s=0.0, objective=replace(CONFIG.objective, within_video_weight=1.0))
     whole = pretrain(config, [video], [])
     with pytest.raises(KeyboardInterrupt):
         pretrain(config, [video], [], out=tmp_path, on_progress=interrupt)
@@ -220,6 +220,8 @@ def test_bad_settings_name_the_field(field: str, value: float) -> None:
         ("clip_frames", 2),
         ("sigreg_weight", -1.0),
         ("sigreg_weight", float("nan")),
+        ("within_video_weight", -1.0),
+        ("within_video_weight", float("inf")),
         ("sigreg_directions", 0),
         ("sigreg_scope", "pixel"),
         ("predictor_width", 0),
@@ -266,6 +268,20 @@ def test_only_the_frame_scope_sees_tokens_that_repeat_one_another() -> None:
         for scope in ("frame", "token")
     )
     assert frame > 10 * token
+
+
+def test_differences_within_a_video_see_through_what_never_changes_in_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    config = ObjectiveConfig(within_video_weight=1.0)
+    predictor = FuturePredictor(32, 8, generator)
+    colours = torch.randn(128, 1, 4, 8, generator=generator).repeat_interleave(2, 0).expand(-1, 4, -1, -1)
+    moving = torch.randn(256, 4, 4, 8, generator=generator)
+    blind, seeing = (objective(z, predictor, config, generator) for z in (colours, moving))
+    assert float(blind.regulariser) < 0.05  # Gaussian over all videos: a collapse that plain SIGReg cannot see
+    assert float(blind.within_video) > 20 * float(seeing.within_video)
+    assert float(seeing.loss.detach()) == pytest.approx(float(seeing.prediction + seeing.regulariser + seeing.within_video), rel=1e-5)
+    plain = objective(moving, predictor, ObjectiveConfig(), generator)
+    assert float(plain.within_video) == 0
 
 
 def test_brightness_changes_by_clip_not_by_frame() -> None:

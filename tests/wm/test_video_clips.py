@@ -56,6 +56,22 @@ def test_every_start_is_drawn_and_weights_decide_between_stores() -> None:
     assert set(moment[identity == 2]) == set(range(48))
 
 
+def test_pairs_are_two_moments_of_one_run() -> None:
+    pools = [pool_of([run(0, 5), run(1, 2), run(2, 20)]), pool_of([run(3, 8), run(4, 9)])]
+    sampler = ClipSampler(pools, clip_frames=3)
+    clips = sampler.sample(4_000, np.random.default_rng(0), pairs=True)
+    identity, moment = clips[:, 0, 0, 0, 0], clips[:, 0, 0, 0, 1].astype(int)
+    assert np.array_equal(identity[0::2], identity[1::2])
+    assert (clips[..., 0] == clips[:, :1, :, :, 0]).all()
+    assert (np.diff(clips[..., 1].astype(int), axis=1) == 1).all()
+    for number, starts in ((0, 3), (2, 18), (3, 6), (4, 7)):
+        for side in (0, 1):
+            assert set(moment[side::2][identity[0::2] == number]) == set(range(starts))
+    assert 1 not in identity
+    with pytest.raises(UserError, match="batch_clips = 5: must be even"):
+        sampler.sample(5, np.random.default_rng(0), pairs=True)
+
+
 def test_sampling_is_reproducible() -> None:
     sampler = ClipSampler([pool_of([run(0, 20)])], clip_frames=3)
     draws = [sampler.sample(8, np.random.default_rng(seed)) for seed in (1, 1, 2)]

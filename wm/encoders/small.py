@@ -187,7 +187,9 @@ class SmallEncoder:
         Raises:
             UserError: Another dtype, rank or size.
         """
-        frames_Mhw3 = torch.from_numpy(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames
+        if isinstance(frames, np.ndarray):  # torch warns of memory that is read-only: copy that
+            frames = torch.from_numpy(np.require(frames, requirements=["C", "W"]))
+        frames_Mhw3 = frames
         size = self.config.image_size_px
         if frames_Mhw3.dtype != torch.uint8:
             raise UserError(f"frames have dtype {str(frames_Mhw3.dtype).removeprefix('torch.')}: must be uint8 in 0..255; convert")

@@ -56,6 +56,8 @@ def test_numpy_and_torch_frames_agree_whatever_their_memory_layout() -> None:
     z = encoder.encode(x)
     assert torch.equal(encoder.encode(torch.from_numpy(x)), z)
     assert torch.equal(encoder.encode(np.asfortranarray(x)), z)
+    x.flags.writeable = False
+    assert torch.equal(encoder.encode(x), z)
     assert torch.equal(encoder.encode(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).permute(0, 2, 3, 1)), z)
 
 
