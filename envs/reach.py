@@ -44,6 +44,9 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own form)
     min_distance_m = MIN_DISTANCE_M
+    strict_tolerance_m = STRICT_TOL_M
+    strict_steps = STRICT_STEPS
+    moderate_tolerance_m = MODERATE_TOL_M
 
     def __init__(
         self,
