@@ -55,7 +55,7 @@ def test_no_action_leaves_the_workspace_or_the_joint_limits(env: Any, seed: int,
     for action in actions:
         *_, info = env.step(np.array(action, dtype=np.float32))
         assert info["failure"] is None
-        assert _inside_workspace(env._position_m(), slack_m=0.03)  # the target is clamped; the sluggish arm swings past it by up to two centimetres
+        assert _inside_workspace(env._position_m(), slack_m=0.03)  # the target is clamped; the sluggish arm swings past
         for joint in ("jaco_arm/joint_2", "jaco_arm/joint_3"):
             low, high = env._model.joint(joint).range
             assert low <= env._data.joint(joint).qpos[0] <= high
