@@ -33,13 +33,13 @@ class ObjectiveConfig:
 
     clip_frames: int = 4
     """Frames of a clip; two are observed, the others predicted."""
-    sigreg_weight: float = 1.0
+    sigreg_weight: float = 0.3
     """Weight of the regulariser against the mean squared prediction error."""
     sigreg_directions: int = 256
     """Random directions per step."""
     sigreg_scope: Literal["frame", "token"] = "token"
     """What must be Gaussian: the vector of all tokens of a frame, or the vector of each token by itself."""
-    within_video_weight: float = 0.0
+    within_video_weight: float = 1.0
     """Weight of the same regulariser on differences between moments of one video; 0 switches it off."""
     predictor_width: int = 512
     """Hidden width of the action-free predictor, which is thrown away afterwards."""
@@ -51,7 +51,7 @@ class ObjectiveConfig:
         if not 3 <= self.clip_frames <= 64:
             raise UserError(f"clip_frames = {self.clip_frames}: must be in 3..64; use 4")
         if not 0 <= self.sigreg_weight < float("inf"):
-            raise UserError(f"sigreg_weight = {self.sigreg_weight}: must be 0 or above; use 1")
+            raise UserError(f"sigreg_weight = {self.sigreg_weight}: must be 0 or above; use 0.3")
         if not 0 <= self.within_video_weight < float("inf"):
             raise UserError(f"within_video_weight = {self.within_video_weight}: must be 0 or above; use 1")
         if self.sigreg_directions < 1:

@@ -84,7 +84,9 @@ def test_progress_says_where_the_run_stands(video: ClipPool, held_out: ClipPool)
     assert seen[-1].fraction == 1
     assert [progress.held_out is not None for progress in seen[:5]] == [False, False, False, True, True]
     assert all(progress.frames_per_s > 0 for progress in seen)
-    assert seen[-1].loss == pytest.approx(seen[-1].prediction + seen[-1].regulariser, rel=1e-5)
+    weights = CONFIG.objective
+    parts = seen[-1].prediction + weights.sigreg_weight * seen[-1].regulariser + weights.within_video_weight * seen[-1].within_video
+    assert seen[-1].loss == pytest.approx(parts, rel=1e-5)
 
 
 def test_one_seed_gives_one_encoder(video: ClipPool, held_out: ClipPool) -> None:
@@ -238,7 +240,7 @@ def test_an_untrained_predictor_predicts_persistence_and_constant_speed_is_learn
     start, speed = torch.randn(64, 1, 1, 6, generator=generator), 0.3 * torch.randn(64, 1, 1, 6, generator=generator)
     z_CLND = (start + speed * torch.arange(5).reshape(1, 5, 1, 1)).expand(-1, -1, 4, -1)
     predictor = FuturePredictor(24, 32, generator)
-    config = ObjectiveConfig(clip_frames=5, sigreg_weight=0.0)
+    config = ObjectiveConfig(clip_frames=5, sigreg_weight=0.0, within_video_weight=0.0)
     terms = objective(z_CLND, predictor, config, generator)
     assert float(terms.prediction) == pytest.approx(float(terms.persistence), rel=1e-6)
     optimizer = torch.optim.Adam(predictor.parameters(), lr=3e-3)
@@ -272,7 +274,7 @@ def test_only_the_frame_scope_sees_tokens_that_repeat_one_another() -> None:
 
 def test_differences_within_a_video_see_through_what_never_changes_in_it() -> None:
     generator = torch.Generator().manual_seed(0)
-    config = ObjectiveConfig(within_video_weight=1.0)
+    config = ObjectiveConfig(sigreg_weight=1.0, within_video_weight=1.0)
     predictor = FuturePredictor(32, 8, generator)
     colours = torch.randn(128, 1, 4, 8, generator=generator).repeat_interleave(2, 0).expand(-1, 4, -1, -1)
     moving = torch.randn(256, 4, 4, 8, generator=generator)
@@ -280,7 +282,7 @@ def test_differences_within_a_video_see_through_what_never_changes_in_it() -> No
     assert float(blind.regulariser) < 0.05  # Gaussian over all videos: a collapse that plain SIGReg cannot see
     assert float(blind.within_video) > 20 * float(seeing.within_video)
     assert float(seeing.loss.detach()) == pytest.approx(float(seeing.prediction + seeing.regulariser + seeing.within_video), rel=1e-5)
-    plain = objective(moving, predictor, ObjectiveConfig(), generator)
+    plain = objective(moving, predictor, ObjectiveConfig(within_video_weight=0.0), generator)
     assert float(plain.within_video) == 0
 
 
