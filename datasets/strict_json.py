@@ -50,7 +50,7 @@ def parse(raw: bytes, source: Path | str) -> Any:
     try:
         return json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source}: not valid JSON ({type(error).__name__})") from None
+        raise UserError(f"{source}: not valid JSON ({type(error).__name__}); copy the file again or make it again") from None
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -127,6 +127,8 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
             The observation, and info with `goal_pixels` uint8 [V, h, w, 3], `goal_id` and `distance_m`.
         """
         super().reset(seed=seed)
+        if not isinstance(options, dict | None):
+            raise UserError(f"reset options are a {type(options).__name__}; they must be a dictionary")
         options = dict(options or {})
         known = {"goal", "goal_index", "split", "collect"}
         if set(options) - known:
@@ -245,7 +247,9 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
                 raise UserError(f"options['goal'] is a {type(goal).__name__}; it must be a GoalSpec")
             return goal
         goals = load_manifest("reach", options.get("split", "test")).goals
-        index = int(options.get("goal_index", self.np_random.integers(len(goals))))
+        index = options.get("goal_index", self.np_random.integers(len(goals)))
+        if not isinstance(index, int | np.integer) or isinstance(index, bool):
+            raise UserError(f"goal_index={index!r} is a {type(index).__name__}; it must be a whole number in 0..{len(goals) - 1}")
         if not 0 <= index < len(goals):
             raise UserError(f"goal_index={index} is out of range 0..{len(goals) - 1}")
         return goals[index]

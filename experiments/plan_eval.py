@@ -269,12 +269,15 @@ def check_folder(folder: Path) -> None:
     """Makes the report folder, before anything is computed that could then not be written.
 
     Raises:
-        UserError: it is a file.
+        UserError: it is a file, or cannot be made or written.
         OSError: it cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"report: {folder} is a file; give a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # some file systems have no folders to make
+        raise UserError(f"report: {folder} cannot be made; choose another folder") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"report: {folder} cannot be written; choose another folder")
 

@@ -167,9 +167,11 @@ def test_bad_settings_name_the_field_and_the_fix(kwargs: dict[str, Any], message
         ({"split": "train"}, "test, validation"),
         ({"gaol": 3}, "gaol"),
         ({"goal": 3}, "GoalSpec"),
+        ({"goal_index": "first"}, "whole number in 0..399"),
+        (["goal"], "dictionary"),
     ],
 )
-def test_bad_reset_options_are_refused(env: Any, options: dict[str, Any], message: str) -> None:
+def test_bad_reset_options_are_refused(env: Any, options: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         env.reset(seed=0, options=options)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from goalward import UserError
 from goalward.experiments import plan_eval, planning, report_cards
 from goalward.experiments.command_line import parse
 from goalward.experiments.plan_eval import PlanEvalCommand, check_folder, command_of, describe_env, evaluate_methods
@@ -315,10 +316,17 @@ def test_facts_about_an_environment_are_json(point_env: Any) -> None:
     assert (facts["strict_tolerance_m"], facts["strict_steps"]) == (0.03, 3)
 
 
-def test_a_folder_that_cannot_be_made_is_found_out_first(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_found_out_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: Any) -> None:  # as /proc does
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match="Not a directory"):
         check_folder(tmp_path / "file" / "below")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(UserError, match="cannot be made; choose another"):
+            check_folder(tmp_path / "nowhere")
     check_folder(tmp_path / "new" / "deep")
     assert (tmp_path / "new" / "deep").is_dir()
 
@@ -361,8 +369,6 @@ def test_the_environment_gets_the_model_s_cameras(
 
 
 def test_a_model_of_another_kind_is_refused_and_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    from goalward import UserError
-
     def refuse(_: Any) -> None:
         raise UserError("the model does not suit this environment: action_names")
 
