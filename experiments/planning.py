@@ -52,7 +52,7 @@ def planner_method(model: Any, planner: str, config: Any, *, horizon: int | None
     """
 
     def begin(start: EpisodeStart) -> Policy:
-        from goalward.planners.controller import make_controller
+        from goalward.planners.control.controller import make_controller
 
         info = start.info
         options: dict[str, Any] = {} if horizon is None else {"horizon": horizon}
@@ -85,7 +85,7 @@ def latent_energies(model: Any, frames_TVhw3: NDArray[np.uint8], goal_Vhw3: NDAr
     """
     import torch
 
-    from goalward.planners.objective import latent_distance
+    from goalward.planners.objectives import latent_distance
 
     z_TND = model.encode(torch.from_numpy(np.concatenate([frames_TVhw3, goal_Vhw3[None]])))
     return [float(e) for e in latent_distance(z_TND[:-1], z_TND[-1:].expand_as(z_TND[:-1]))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from goalward.planners.controller import Controller
+    from goalward.planners.control.controller import Controller
     from goalward.wm.model import WorldModel
 
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ def load_model(name_or_path: str = "reach", device: str = "cpu") -> WorldModel:
 
 
 def make_controller(model: WorldModel, goal_pixels: Any, **options: Any) -> Controller:
-    """Makes a receding-horizon controller for a goal image; see `goalward.planners.controller.make_controller`."""
-    from goalward.planners.controller import make_controller as make
+    """Makes a receding-horizon controller for a goal image; see `goalward.planners.control.controller.make_controller`."""
+    from goalward.planners.control.controller import make_controller as make
 
     return make(model, goal_pixels, **options)

@@ -5,8 +5,8 @@ The problem solved, once per control step, for every problem b of a batch:
     min over a_1 .. a_H in the action set of   sum over terms i of  w_i cost_i(z_1 .. z_H, z_goal, a_1 .. a_H)
     subject to                                 z_1 .. z_H = model.rollout(context, a_1 .. a_H)
 
-Letters in array names: B problems, S candidates, H horizon steps, T context frames, V camera views, N tokens per frame (all views
-together), D latent width, A action dimensions. Actions are float32 in physical units everywhere; latents and costs are float32.
+Letters in array names: B problems, S candidates, H horizon steps, T context frames, G goal images, V camera views, N tokens per frame (all
+views together), D latent width, A action dimensions. Actions are float32 in physical units everywhere; latents and costs are float32.
 
 What every planner promises:
 
@@ -31,8 +31,8 @@ from goalward import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from goalward.planners.action_set import ActionSet, Situation
-    from goalward.planners.objective import Objective
+    from goalward.planners.actions import ActionSet, Situation
+    from goalward.planners.objectives import Objective
 
 StopReason = Literal["iterations", "converged", "deadline", "failed"]
 
@@ -94,8 +94,8 @@ class Problem:
     """Predicts latents."""
     context: Any
     """`model.prime` of the observed frames of all B problems."""
-    z_goal_BND: Tensor
-    """Latents of the goal images."""
+    z_goal_BGND: Tensor
+    """Latents of G goal images; what several of them mean is the objective's choice."""
     action_set: ActionSet
     """What may be done."""
     situation: Situation
@@ -121,7 +121,7 @@ class Problem:
     @property
     def num_problems(self) -> int:
         """B."""
-        return int(self.z_goal_BND.shape[0])
+        return int(self.z_goal_BGND.shape[0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from goalward import UserError
-from goalward.planners.adam import Adam, AdamConfig
 from goalward.planners.base import Planner
-from goalward.planners.cem import CEM, CEMConfig
-from goalward.planners.search import Clock
+from goalward.planners.methods.adam import Adam, AdamConfig
+from goalward.planners.methods.cem import CEM, CEMConfig
+from goalward.planners.methods.search import Clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def test_budget_overrides_the_planner_s_defaults(planner: str, given: dict[str, 
 
 
 def test_without_a_budget_the_defaults_stand() -> None:
-    from goalward.planners.cem import CEMConfig
+    from goalward.planners.methods.cem import CEMConfig
 
     assert planner_config("cem", num_samples=None, num_iterations=None) == CEMConfig()
 

@@ -154,7 +154,7 @@ def test_wrong_direction_is_found(folder: str, source: str) -> None:
         ("datasets", "import datasets"),  # Hugging Face's, by an importer
         ("datasets", "from goalward.envs.registry import make_env"),
         ("wm", "from goalward import UserError\nfrom goalward.datasets.store import open_store"),
-        ("experiments", "import goalward.planners.cem, goalward.wm, goalward.envs"),
+        ("experiments", "import goalward.planners.methods.cem, goalward.wm, goalward.envs"),
         ("planners", '"""A model, e.g. from goalward.wm, is seen through a protocol."""'),
     ],
 )

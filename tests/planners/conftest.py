@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalward.planners.action_set import ActionSet, Box, Situation
+from goalward.planners.actions import ActionSet, Box, Situation
 from goalward.planners.base import Problem
-from goalward.planners.objective import Objective
+from goalward.planners.objectives import LatentDistance, Objective, Outcome
 
 DT_S = 0.25
 
@@ -101,14 +101,21 @@ def make_problem(
     return Problem(
         model=world,
         context=world.prime(z0_BD[:, None, None]),
-        z_goal_BND=goal_BD[:, None],
+        z_goal_BGND=goal_BD[:, None, None],
         action_set=action_set or Box.of(world.action_low, world.action_high),
         situation=situation or Situation(),
-        objective=objective or Objective(),
+        objective=objective or Objective(terms=(LatentDistance(),)),
         horizon=horizon,
         dt_s=DT_S,
         start_time_s=start_time_s or (0.0,) * len(goal_BD),
     )
+
+
+def outcome_of(problem: Problem, z_BSHND: Tensor, actions_BSHA: Tensor, unit_A: Tensor | None = None) -> Outcome:
+    """What an objective is shown of these candidates."""
+    unit_A = torch.ones(actions_BSHA.shape[-1]) if unit_A is None else unit_A
+    goal = problem.z_goal_BGND.to(z_BSHND.dtype)
+    return Outcome(z_BSHND=z_BSHND, z_goal_BGND=goal, actions_BSHA=actions_BSHA, unit_A=unit_A, situation=problem.situation)
 
 
 class FakeClock:
@@ -135,5 +142,6 @@ def worlds() -> SimpleNamespace:
         random_world=random_world,
         direct_world=direct_world,
         make_problem=make_problem,
+        outcome=outcome_of,
         DT_S=DT_S,
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from goalward import UserError
-from goalward.planners.action_set import Box, Intersection, RateLimit, Situation, Workspace, center_A, half_range_A, hold_A
+from goalward.planners.actions import Box, Intersection, RateLimit, Situation, Workspace, center_A, half_range_A, hold_A
 
 seeds = st.integers(0, 2**31)
 scales = st.sampled_from([1e-3, 0.05, 1.0, 700.0])

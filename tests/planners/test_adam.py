@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from goalward import UserError
-from goalward.planners.action_set import Box
-from goalward.planners.adam import Adam, AdamConfig
+from goalward.planners.actions import Box
 from goalward.planners.base import PlannerState
-from goalward.planners.objective import ActionEffort, LatentDistance, Objective
-from goalward.planners.search import evaluate
+from goalward.planners.methods.adam import Adam, AdamConfig
+from goalward.planners.methods.search import evaluate
+from goalward.planners.objectives import ActionEffort, LatentDistance, Objective, Outcome
 
 PATH = Objective(terms=(LatentDistance(step_weights="linear"), ActionEffort(weight=0.01)))
 WIDE = Box.of([-50.0, -500.0], [50.0, 500.0])
@@ -38,7 +38,7 @@ def test_steps_are_those_of_torch_adam_in_scaled_units(worlds: SimpleNamespace) 
         assert torch.allclose(scaled.detach(), ours / UNIT, rtol=1e-4, atol=1e-4)
         optimiser.zero_grad()
         actions = scaled * UNIT
-        PATH(world.rollout(problem.context, actions), problem.z_goal_BND, actions, UNIT).sum().backward()
+        PATH(worlds.outcome(problem, world.rollout(problem.context, actions), actions, UNIT)).sum().backward()
         optimiser.step()
         schedule.step()
 
@@ -58,7 +58,7 @@ def test_it_differs_from_gradient_descent_after_two_steps(worlds: SimpleNamespac
 
 def test_gradients_equal_finite_differences_in_float64(worlds: SimpleNamespace) -> None:
     _, problem = problem_of(worlds)
-    problem = replace(problem, context=problem.context.double(), z_goal_BND=problem.z_goal_BND.double())
+    problem = replace(problem, context=problem.context.double(), z_goal_BGND=problem.z_goal_BGND.double())
     actions = torch.randn(2, 3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     unit = UNIT.double()
     gradient = evaluate(problem, actions, unit, gradient=True).gradient_BSHA
@@ -84,8 +84,8 @@ def test_first_start_is_the_warm_start_and_second_the_cold_one(worlds: SimpleNam
 
 
 def test_several_starts_escape_a_local_minimum(worlds: SimpleNamespace) -> None:
-    def two_wells(z: Tensor, goal: Tensor, actions: Tensor, unit: Tensor) -> Tensor:
-        x = actions[..., 0, 0]
+    def two_wells(outcome: Outcome) -> Tensor:
+        x = outcome.actions_BSHA[..., 0, 0]
         return torch.minimum(0.5 + (x + 0.2) ** 2, 10 * (x - 0.8) ** 2)
 
     world = worlds.direct_world(1, 1)
@@ -111,8 +111,8 @@ def test_gradients_that_are_not_finite_do_no_harm(value: float, worlds: SimpleNa
             spoiled[:, 1::2] = value
             return spoiled
 
-    def objective(z: Tensor, goal: Tensor, actions: Tensor, unit: Tensor) -> Tensor:
-        return PATH(z, goal, actions, unit) + 0 * Poison.apply(actions).sum((-1, -2))
+    def objective(outcome: Outcome) -> Tensor:
+        return PATH(outcome) + 0 * Poison.apply(outcome.actions_BSHA).sum((-1, -2))
 
     plan, _ = Adam(AdamConfig(num_starts=4, num_iterations=10)).plan(replace(problem, objective=objective), PlannerState.initial([0, 1]))
     assert all(bool(torch.isfinite(actions).all()) for actions in world.seen)
@@ -123,14 +123,14 @@ def test_gradients_that_are_not_finite_do_no_harm(value: float, worlds: SimpleNa
 def test_a_start_without_finite_cost_goes_on_from_the_incumbent(worlds: SimpleNamespace) -> None:
     world, problem = problem_of(worlds, Box.of([-1.0] * 2, [1.0] * 2))
 
-    def objective(z: Tensor, goal: Tensor, actions: Tensor, unit: Tensor) -> Tensor:
-        return torch.where(actions[..., 0, 0] > 0.1, float("nan"), PATH(z, goal, actions, unit))
+    def objective(outcome: Outcome) -> Tensor:
+        return torch.where(outcome.actions_BSHA[..., 0, 0] > 0.1, float("nan"), PATH(outcome))
 
     Adam(AdamConfig(num_starts=16, num_iterations=2)).plan(replace(problem, objective=objective), PlannerState.initial([0, 1]))
     first, second = world.seen
     lost = first[..., 0, 0] > 0.1
     assert bool(lost.any())
-    cost = objective(world.rollout(problem.context, first), problem.z_goal_BND, first, torch.ones(2)).nan_to_num(float("inf"))
+    cost = objective(worlds.outcome(problem, world.rollout(problem.context, first), first, torch.ones(2))).nan_to_num(float("inf"))
     best = first[torch.arange(2), cost.argmin(1)]
     for b in range(2):
         assert bool((second[b][lost[b]] == best[b]).all())
@@ -148,7 +148,7 @@ def test_a_model_without_gradient_is_named(worlds: SimpleNamespace) -> None:
     world, problem = problem_of(worlds)
     world.corrupt = lambda z, a: z.detach()
     with pytest.raises(ValueError, match="no gradient"):
-        Adam().plan(replace(problem, objective=Objective()), PlannerState.initial([0, 1]))
+        Adam().plan(replace(problem, objective=Objective(terms=(LatentDistance(),))), PlannerState.initial([0, 1]))
 
 
 @pytest.mark.parametrize(

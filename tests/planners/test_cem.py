@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from goalward import UserError
-from goalward.planners.action_set import Box
+from goalward.planners.actions import Box
 from goalward.planners.base import PlannerState
-from goalward.planners.cem import CEM, CEMConfig
-from goalward.planners.objective import ActionEffort, LatentDistance, Objective
+from goalward.planners.methods.cem import CEM, CEMConfig
+from goalward.planners.objectives import ActionEffort, LatentDistance, Objective, Outcome
 
 CONFIG = CEMConfig(num_samples=32, num_iterations=4, num_elites=8, num_kept_elites=3)
 PATH = Objective(terms=(LatentDistance(step_weights="linear"), ActionEffort(weight=0.01)))
@@ -74,8 +74,8 @@ def test_the_update_is_the_textbook_one(worlds: SimpleNamespace) -> None:
 def test_fewer_finite_candidates_than_elites_still_refit(worlds: SimpleNamespace) -> None:
     _, problem = problem_of(worlds)
 
-    def few(z: Tensor, goal: Tensor, actions: Tensor, unit: Tensor) -> Tensor:
-        cost = PATH(z, goal, actions, unit)
+    def few(outcome: Outcome) -> Tensor:
+        cost = PATH(outcome)
         spoiled = torch.full_like(cost, float("nan"))
         spoiled[:, 5:8] = cost[:, 5:8]
         return spoiled
@@ -140,7 +140,7 @@ def test_returning_the_mean_evaluates_it(worlds: SimpleNamespace) -> None:
     assert torch.equal(world.seen[-1][:, 0], plan.actions_BHA)
     z = world.rollout(problem.context, plan.actions_BHA[:, None])
     assert torch.equal(plan.z_BHND, z[:, 0])
-    assert torch.equal(plan.cost_B, PATH(z, problem.z_goal_BND, plan.actions_BHA[:, None], torch.ones(2))[:, 0])
+    assert torch.equal(plan.cost_B, PATH(worlds.outcome(problem, z, plan.actions_BHA[:, None], torch.ones(2)))[:, 0])
     assert plan.num_iterations == 4
 
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from goalward.planners.action_set import Box, Intersection, Situation, Workspace
-from goalward.planners.adam import AdamConfig
+from goalward.planners.actions import Box, Intersection, Situation, Workspace
 from goalward.planners.base import Plan, PlannerState
-from goalward.planners.cem import CEMConfig
-from goalward.planners.objective import ActionEffort, LatentDistance, Objective
+from goalward.planners.methods.adam import AdamConfig
+from goalward.planners.methods.cem import CEMConfig
+from goalward.planners.objectives import ActionEffort, LatentDistance, Objective, Outcome
 from goalward.planners.registry import PLANNERS, make_planner
 
 SMALL = {
@@ -67,7 +67,7 @@ def test_plan_is_complete_and_consistent_with_the_model(name: str, worlds: Simpl
     z_BSHND = world.rollout(problem.context, plan.actions_BHA[:, None])
     assert torch.equal(z_BSHND[:, 0], plan.z_BHND)
     half = torch.ones(2)
-    assert torch.allclose(PATH(z_BSHND, problem.z_goal_BND, plan.actions_BHA[:, None], half)[:, 0], plan.cost_B)
+    assert torch.allclose(PATH(worlds.outcome(problem, z_BSHND, plan.actions_BHA[:, None], half))[:, 0], plan.cost_B)
     assert torch.equal(plan.best_cost_BI[:, -1], plan.cost_B)
     assert bool((plan.best_cost_BI.diff(dim=1) <= 0).all())
     assert bool((plan.best_cost_BI <= plan.mean_cost_BI).all())
@@ -160,7 +160,7 @@ def test_results_are_bitwise_independent_of_the_batch(name: str, worlds: SimpleN
     together, state = planner.plan(problem, PlannerState.initial([5, 6, 7]))
     together_again, _ = planner.plan(problem, state)
     for b in range(3):
-        alone = replace(problem, context=problem.context[b : b + 1], z_goal_BND=problem.z_goal_BND[b : b + 1], start_time_s=(0.0,))
+        alone = replace(problem, context=problem.context[b : b + 1], z_goal_BGND=problem.z_goal_BGND[b : b + 1], start_time_s=(0.0,))
         plan, mine = planner.plan(alone, PlannerState.initial([5 + b]))
         plan_again, _ = planner.plan(alone, mine)
         for batch, single in ((together.problem(b), plan), (together_again.problem(b), plan_again)):
@@ -176,7 +176,7 @@ def test_permuting_the_batch_permutes_the_plans(name: str, worlds: SimpleNamespa
     order = [2, 0, 1]
     planner = make_planner(name, SMALL[name])
     plan, _ = planner.plan(problem, PlannerState.initial([5, 6, 7]))
-    permuted = replace(problem, context=problem.context[order], z_goal_BND=problem.z_goal_BND[order])
+    permuted = replace(problem, context=problem.context[order], z_goal_BGND=problem.z_goal_BGND[order])
     other, _ = planner.plan(permuted, PlannerState.initial([7, 5, 6]))
     assert torch.equal(other.actions_BHA, plan.actions_BHA[order])
 
@@ -213,9 +213,9 @@ class Shifted:
     def __init__(self, scale: float, offset: float) -> None:
         self.scale, self.offset = scale, offset
 
-    def __call__(self, z: Tensor, goal: Tensor, actions: Tensor, unit: Tensor) -> Tensor:
+    def __call__(self, outcome: Outcome) -> Tensor:
         # Rounded to a coarse grid so that neither operation loses a bit.
-        cost = (PATH(z, goal, actions, unit) * 1024).round() / 1024
+        cost = (PATH(outcome) * 1024).round() / 1024
         return cost * self.scale + self.offset
 
 
@@ -252,9 +252,9 @@ class Spoiled:
     def __init__(self, value: float, keep_below: float) -> None:
         self.value, self.keep_below = value, keep_below
 
-    def __call__(self, z: Tensor, goal: Tensor, actions: Tensor, unit: Tensor) -> Tensor:
-        cost = PATH(z, goal, actions, unit)
-        return torch.where(actions[..., 0, 0] > self.keep_below, self.value, cost)
+    def __call__(self, outcome: Outcome) -> Tensor:
+        cost = PATH(outcome)
+        return torch.where(outcome.actions_BSHA[..., 0, 0] > self.keep_below, self.value, cost)
 
 
 NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
@@ -290,8 +290,8 @@ def test_spoiling_the_worst_candidates_changes_nothing_but_the_count(worlds: Sim
     picked = torch.Generator().manual_seed(seed)
     values = torch.tensor(NOT_FINITE)
 
-    def spoil(z: Tensor, goal: Tensor, actions: Tensor, unit: Tensor) -> Tensor:
-        cost = PATH(z, goal, actions, unit)
+    def spoil(outcome: Outcome) -> Tensor:
+        cost = PATH(outcome)
         worst = cost.topk(7, dim=1).indices
         return cost.scatter(1, worst, values[torch.randint(0, 3, worst.shape, generator=picked)])
 
@@ -343,9 +343,7 @@ def test_a_warm_start_is_never_worse_at_the_first_iteration(name: str, worlds: S
         assert bool((warm.best_cost_BI[:, 0] <= cold.best_cost_BI[:, 0]).all())
         later, _ = planner.plan(replace(problem, start_time_s=(0.25, 0.25)), state)
         world.seen.clear()
-        middle = PATH(world.rollout(problem.context, torch.zeros(2, 1, 4, 2)), problem.z_goal_BND, torch.zeros(2, 1, 4, 2), torch.ones(2))[
-            :, 0
-        ]
+        middle = PATH(worlds.outcome(problem, world.rollout(problem.context, torch.zeros(2, 1, 4, 2)), torch.zeros(2, 1, 4, 2)))[:, 0]
         assert bool((later.best_cost_BI[:, 0] <= middle).all())
 
 
@@ -407,10 +405,10 @@ def test_converged_problems_stop_by_themselves(name: str, worlds: SimpleNamespac
     world = worlds.random_world(0)
     calls: list[int] = []
 
-    def objective(z: Tensor, goal: Tensor, actions: Tensor, unit: Tensor) -> Tensor:
+    def objective(outcome: Outcome) -> Tensor:
         """The first problem is solved by doing nothing; the second gets cheaper by the call, seven times."""
         calls.append(1)
-        return PATH(z, goal, actions, unit) - torch.tensor([[0.0], [100.0 * min(len(calls), 7)]])
+        return PATH(outcome) - torch.tensor([[0.0], [100.0 * min(len(calls), 7)]])
 
     problem = worlds.make_problem(world, torch.tensor([[0.0, 0, 0], [1.0, 2, 3]]), torch.zeros(2, 3), objective=objective)
     planner = make_planner(name, replace(SMALL[name], num_iterations=12, stop_tolerance=0.01))
@@ -438,13 +436,13 @@ def test_the_model_is_all_a_planner_touches(name: str, worlds: SimpleNamespace) 
 @every_planner
 def test_inputs_are_left_as_they_were(name: str, worlds: SimpleNamespace) -> None:
     _world, problem = three_problems(worlds)
-    context, goal = problem.context.clone(), problem.z_goal_BND.clone()
+    context, goal = problem.context.clone(), problem.z_goal_BGND.clone()
     planner = make_planner(name, SMALL[name])
     first, state = planner.plan(problem, PlannerState.initial([1, 2, 3]))
     actions = first.actions_BHA.clone()
     planner.plan(problem, state)
     assert torch.equal(problem.context, context)
-    assert torch.equal(problem.z_goal_BND, goal)
+    assert torch.equal(problem.z_goal_BGND, goal)
     assert torch.equal(first.actions_BHA, actions)
     assert not first.actions_BHA.requires_grad
     assert not first.z_BHND.requires_grad

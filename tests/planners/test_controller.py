@@ -11,12 +11,12 @@ import torch
 
 import goalward
 from goalward import UserError
-from goalward.planners.action_set import Box, Intersection, RateLimit
-from goalward.planners.adam import AdamConfig
-from goalward.planners.cem import CEM, CEMConfig
-from goalward.planners.controller import make_controller
-from goalward.planners.objective import LatentDistance, Objective
-from goalward.planners.receding_horizon import ControllerConfig, RecedingHorizon
+from goalward.planners.actions import Box, Intersection, RateLimit
+from goalward.planners.control.controller import make_controller
+from goalward.planners.control.receding_horizon import ControllerConfig, RecedingHorizon
+from goalward.planners.methods.adam import AdamConfig
+from goalward.planners.methods.cem import CEM, CEMConfig
+from goalward.planners.objectives import LatentDistance, Objective
 
 START, GOAL = np.array([0.2, 0.7, 0.5]), np.array([0.55, 0.4, 0.45])
 QUICK: dict[str, Any] = {

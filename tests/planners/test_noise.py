@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from goalward.planners.noise import coloring_matrix_HH, generators, standard_normal_BSHA
+from goalward.planners.methods.noise import coloring_matrix_HH, generators, standard_normal_BSHA
 
 CPU = torch.device("cpu")
 

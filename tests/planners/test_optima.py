@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalward.planners.action_set import Box
-from goalward.planners.adam import AdamConfig
+from goalward.planners.actions import Box
 from goalward.planners.base import PlannerState, Problem
-from goalward.planners.cem import CEMConfig
-from goalward.planners.objective import ActionEffort, LatentDistance, Objective
+from goalward.planners.methods.adam import AdamConfig
+from goalward.planners.methods.cem import CEMConfig
+from goalward.planners.objectives import ActionEffort, LatentDistance, Objective
 from goalward.planners.registry import make_planner
 
 EFFORT = 1.0
@@ -68,14 +68,14 @@ def test_linear_quadratic_world_is_solved_to_the_riccati_cost(name: str, seed: i
     assert optimum * (1 - 1e-4) <= float(plan.cost_B) <= optimum * (1 + WITHIN[name]) + 1e-6
 
 
-def projected_gradient_optimum(problem: Problem, low: float, high: float) -> float:
+def projected_gradient_optimum(worlds: SimpleNamespace, problem: Problem, low: float, high: float) -> float:
     """Reference for an optimum on the bounds: slow, sure projected gradient descent in float64."""
     actions = torch.zeros(1, 1, problem.horizon, 2, dtype=torch.float64)
     unit = torch.full((2,), (high - low) / 2, dtype=torch.float64)
     cost = torch.tensor(0.0)
     for _ in range(400):
         leaf = actions.requires_grad_()
-        cost = problem.objective(problem.model.rollout(problem.context, leaf), problem.z_goal_BND.double(), leaf, unit).sum()
+        cost = problem.objective(worlds.outcome(problem, problem.model.rollout(problem.context, leaf), leaf, unit)).sum()
         (gradient,) = torch.autograd.grad(cost, leaf)
         actions = (leaf.detach() - 0.05 * gradient).clamp(low, high)
     return float(cost.detach())
@@ -85,7 +85,7 @@ def test_optimum_on_the_bounds_is_found(worlds: SimpleNamespace) -> None:
     world = worlds.random_world(5)
     z0, goal = torch.zeros(1, 3), 3 * torch.ones(1, 3)
     problem = worlds.make_problem(world, z0, goal, objective=PATH, action_set=Box.of([-0.3] * 2, [0.5] * 2))
-    optimum = projected_gradient_optimum(problem, -0.3, 0.5)
+    optimum = projected_gradient_optimum(worlds, problem, -0.3, 0.5)
     for name, config in STRONG.items():
         plan, _ = make_planner(name, config).plan(problem, PlannerState.initial([0]))
         assert bool(((plan.actions_BHA == 0.5) | (plan.actions_BHA == -0.3)).any())
@@ -126,8 +126,9 @@ def test_cem_matches_cma_at_equal_budget(function: str, worlds: SimpleNamespace)
         return 1.0 + raw(x - 0.3)
 
     config = CEMConfig(num_samples=100, num_iterations=12, num_elites=12, min_std=1e-3, init_std=0.5)
+    origin = torch.zeros(1, 2)
     problem = worlds.make_problem(
-        worlds.direct_world(2, 2), torch.zeros(1, 2), torch.zeros(1, 2), horizon=2, objective=lambda z, g, a, u: cost(a.flatten(2))
+        worlds.direct_world(2, 2), origin, origin, horizon=2, objective=lambda outcome: cost(outcome.actions_BSHA.flatten(2))
     )
     ours = [float(make_planner("cem", config).plan(problem, PlannerState.initial([seed]))[0].cost_B) for seed in range(3)]
     options = {"seed": 1, "bounds": [-1, 1], "popsize": 30, "maxfevals": 1200, "verbose": -9, "verb_log": 0, "verb_disp": 0}

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from goalward import UserError
-from goalward.planners.adam import Adam, AdamConfig
-from goalward.planners.cem import CEM, CEMConfig
+from goalward.planners.methods.adam import Adam, AdamConfig
+from goalward.planners.methods.cem import CEM, CEMConfig
 from goalward.planners.registry import PLANNERS, find_planner, make_planner
 
 

@@ -10,7 +10,7 @@ import torch
 
 from goalward import UserError
 from goalward.planners.base import PlannerState
-from goalward.planners.warm_start import shifted, split_state, stack_states
+from goalward.planners.methods.warm_start import shifted, split_state, stack_states
 
 INF = float("inf")
 PREVIOUS = torch.tensor([[[1.0], [2.0], [4.0], [8.0]]])

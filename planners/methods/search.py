@@ -23,10 +23,11 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from goalward.planners.action_set import center_A, half_range_A, hold_A
+from goalward.planners.actions import center_A, half_range_A, hold_A
 from goalward.planners.base import Plan, PlannerState, Problem, StopReason
-from goalward.planners.noise import generators, standard_normal_BSHA
-from goalward.planners.warm_start import shifted
+from goalward.planners.methods.noise import generators, standard_normal_BSHA
+from goalward.planners.methods.warm_start import shifted
+from goalward.planners.objectives.base import Outcome
 
 ParamsT = TypeVar("ParamsT")
 Clock = Callable[[], float]
@@ -135,7 +136,7 @@ class Search(ABC, Generic[ParamsT]):
 
     def draw(self, sources: list[torch.Generator], shape_SHA: tuple[int, int, int], problem: Problem) -> Tensor:
         """Draws the noise of one iteration in one call per problem."""
-        device = problem.z_goal_BND.device
+        device = problem.z_goal_BGND.device
         return standard_normal_BSHA(sources, shape_SHA, device=device, coloring_HH=self.coloring_HH(shape_SHA[1]))
 
     @torch.no_grad()
@@ -213,10 +214,13 @@ def evaluate(problem: Problem, actions_BSHA: Tensor, unit_A: Tensor, *, gradient
     with torch.set_grad_enabled(gradient):
         leaf_BSHA = actions_BSHA.detach().requires_grad_(gradient)
         z_BSHND = problem.model.rollout(problem.context, leaf_BSHA)
-        expected = (*actions_BSHA.shape[:3], *problem.z_goal_BND.shape[1:])
+        expected = (*actions_BSHA.shape[:3], *problem.z_goal_BGND.shape[2:])
         if tuple(z_BSHND.shape) != expected:
             raise ValueError(f"rollout: the model returned latents of shape {tuple(z_BSHND.shape)}; expected {expected}")
-        cost_BS = problem.objective(z_BSHND, problem.z_goal_BND, leaf_BSHA, unit_A)
+        outcome = Outcome(
+            z_BSHND=z_BSHND, z_goal_BGND=problem.z_goal_BGND, actions_BSHA=leaf_BSHA, unit_A=unit_A, situation=problem.situation
+        )
+        cost_BS = problem.objective(outcome)
         finite_BS = torch.isfinite(cost_BS.detach())
         gradient_BSHA = None
         if gradient:

@@ -1,36 +1,23 @@
-"""Objectives: what is wanted, as weighted sums of small terms.
+"""Distance to the goal in the space of latents.
 
-Letters: B problems, S candidates, H horizon steps, N tokens, D latent width, A action dimensions.
-
-Latents are normalised to unit scale by the model and every term is a mean, not a sum, so that a weight means much the same for any
-encoder, horizon and action space.
+Letters: B problems, S candidates, H horizon steps, G goal images, N tokens, D latent width.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from goalward import UserError
 from goalward.planners.checks import require_number
+from goalward.planners.objectives.base import Outcome, at_least_float32
 
 Metric = Literal["l2", "l1", "cosine"]
 StepWeights = Literal["last", "uniform", "linear"] | tuple[float, ...]
-
-
-class Term(Protocol):
-    """One cost of a candidate."""
-
-    @property
-    def weight(self) -> float:
-        """Factor in the sum."""
-
-    def cost(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
-        """Returns the cost [B, S] before weighting; `unit_A` is half the range of each action entry, physical units."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,67 +59,27 @@ class LatentDistance:
         total = sum(raw)
         return [weight / total for weight in raw]
 
-    def cost(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
+    def cost(self, outcome: Outcome) -> Tensor:
         """Weighted mean over the horizon; see `metric`."""
         total_BS: Tensor | None = None
         # Step by step: temporaries that fit the cache. Steps of no weight are left out; they could only add a NaN (0 times inf).
-        for step, weight in enumerate(self.weights_H(z_BSHND.shape[2])):
+        for step, weight in enumerate(self.weights_H(outcome.z_BSHND.shape[2])):
             if weight > 0:
-                part_BS = latent_distance(z_BSHND[:, :, step], z_goal_BND[:, None], self.metric)
+                part_BS = self._nearest(outcome.z_BSHND[:, :, step], outcome.z_goal_BGND)
                 part_BS = part_BS if weight == 1.0 else part_BS * weight
                 total_BS = part_BS if total_BS is None else total_BS + part_BS
         assert total_BS is not None
         return total_BS
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ActionEffort:
-    """Mean square of the actions, each entry in units of half its range: 0 at rest, 1 at the bounds of a symmetric box."""
-
-    weight: float = 0.01
-    """Factor in the objective."""
-
-    def __post_init__(self) -> None:
-        """Checks the weight."""
-        require_number("weight", self.weight, low=0.0)
-
-    def cost(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
-        """Mean over steps and entries; frozen entries count nothing."""
-        scaled = torch.where(unit_A > 0, actions_BSHA / torch.where(unit_A > 0, unit_A, 1.0), 0.0)
-        return _at_least_float32(scaled).square().mean(dim=(-2, -1))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Objective:
-    """The weighted sum of its terms."""
-
-    terms: tuple[Term, ...] = (LatentDistance(),)
-    """What counts."""
-
-    def __post_init__(self) -> None:
-        """Refuses an objective that wants nothing."""
-        if not self.terms:
-            raise UserError("objective: no terms; give at least one, such as LatentDistance()")
-
-    def __call__(self, z_BSHND: Tensor, z_goal_BND: Tensor, actions_BSHA: Tensor, unit_A: Tensor) -> Tensor:
-        """Returns costs [B, S], float32 (float64 if the latents are)."""
-        total_BS: Tensor | None = None
-        for term in self.terms:
-            cost_BS = term.cost(z_BSHND, z_goal_BND, actions_BSHA, unit_A)
-            cost_BS = cost_BS if term.weight == 1.0 else cost_BS * term.weight
-            total_BS = cost_BS if total_BS is None else total_BS + cost_BS
-        assert total_BS is not None
-        return total_BS
+    def _nearest(self, z_BSND: Tensor, z_goal_BGND: Tensor) -> Tensor:
+        distances = [latent_distance(z_BSND, z_goal_BND[:, None], self.metric) for z_goal_BND in z_goal_BGND.unbind(1)]
+        return distances[0] if len(distances) == 1 else torch.stack(distances).amin(dim=0)
 
 
 def latent_distance(z_ND: Tensor, z_goal_ND: Tensor, metric: Metric = "l2") -> Tensor:
     """Distance over the last two axes (tokens, width), with broadcasting of the axes before; see `LatentDistance.metric`."""
-    z_ND, z_goal_ND = _at_least_float32(z_ND), _at_least_float32(z_goal_ND)
+    z_ND, z_goal_ND = at_least_float32(z_ND), at_least_float32(z_goal_ND)
     if metric == "cosine":
         return (1.0 - torch.nn.functional.cosine_similarity(z_ND, z_goal_ND, dim=-1, eps=1e-6)).mean(dim=-1)
     difference = z_ND - z_goal_ND
     return (difference.square() if metric == "l2" else difference.abs()).mean(dim=(-2, -1))
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goalward import UserError
-from goalward.planners.action_set import ActionSet, Box, Intersection, Workspace
+from goalward.planners.actions import ActionSet, Box, Intersection, Workspace
 from goalward.planners.base import Plan, Planner, WorldModel
-from goalward.planners.objective import Objective
-from goalward.planners.observation import displacement_dims
-from goalward.planners.receding_horizon import ControllerConfig, RecedingHorizon
+from goalward.planners.control.observation import displacement_dims
+from goalward.planners.control.receding_horizon import ControllerConfig, RecedingHorizon
+from goalward.planners.methods.search import Clock
+from goalward.planners.objectives import Objective
 from goalward.planners.registry import make_planner
-from goalward.planners.search import Clock
 
 
 class Controller:

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goalward import UserError
-from goalward.planners.action_set import ActionSet, Box, Intersection, Situation, Workspace, hold_A
+from goalward.planners.actions import ActionSet, Box, Intersection, Situation, Workspace, hold_A
 from goalward.planners.base import Plan, Planner, PlannerState, Problem, WorldModel
 from goalward.planners.checks import require_count, require_number
-from goalward.planners.objective import LatentDistance, Objective, latent_distance
-from goalward.planners.observation import Observed, check_frames, position_indices, read_observation
-from goalward.planners.search import Clock
-from goalward.planners.warm_start import split_state, stack_states
+from goalward.planners.control.observation import Observed, check_frames, position_indices, read_observation
+from goalward.planners.methods.search import Clock
+from goalward.planners.methods.warm_start import split_state, stack_states
+from goalward.planners.objectives import LatentDistance, Objective, latent_distance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,7 +209,7 @@ class RecedingHorizon:
         problem = Problem(
             model=self.model,
             context=context,
-            z_goal_BND=torch.cat([state.z_goal_1ND for state in states]),
+            z_goal_BGND=torch.stack([state.z_goal_1ND for state in states]),
             action_set=self.action_set,
             situation=self._situation(states, seen),
             objective=self.objective,

@@ -18,8 +18,8 @@ from torch import Tensor
 from goalward import UserError
 from goalward.planners.base import Problem
 from goalward.planners.checks import require_count, require_number
-from goalward.planners.noise import coloring_matrix_HH
-from goalward.planners.search import Clock, Evaluation, Incumbent, Search, Start, evaluate
+from goalward.planners.methods.noise import coloring_matrix_HH
+from goalward.planners.methods.search import Clock, Evaluation, Incumbent, Search, Start, evaluate
 
 _coloring = lru_cache(maxsize=16)(coloring_matrix_HH)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from goalward.planners.checks import require_count, require_number
-from goalward.planners.search import Clock, Evaluation, Incumbent, Search, Start
+from goalward.planners.methods.search import Clock, Evaluation, Incumbent, Search, Start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

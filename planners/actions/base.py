@@ -1,0 +1,75 @@
+"""Action sets: what may be done, as immutable values with a projection.
+
+Letters: B problems, S candidates, H horizon steps, A action dimensions, E workspace axes.
+
+A `Box` bounds each action entry. Further limits may depend on what came before: the `Workspace` bounds the end effector, whose position
+is the measured one plus the displacements so far; a `RateLimit` bounds the change from one action to the next. Given the actions before
+it, each limit allows every entry of an action one interval, so that projection clips step by step, from the first action to the last:
+
+    a_t <- box.clip(workspace.clip(rate.clip(a_t)))        t = 1 .. H
+
+The result is exactly feasible, and feasible actions are left untouched, to the bit. It is a greedy projection: where limits couple the
+steps it need not be the nearest feasible sequence. Where intervals contradict one another (an end effector outside its workspace by more
+than one step) the later clip wins: the box always holds, and the arm returns as fast as the box permits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Situation:
+    """What limits need to know about the present, for B problems."""
+
+    position_BE: Tensor | None = None
+    """Measured end-effector position, metres; needed by a workspace."""
+    last_action_BA: Tensor | None = None
+    """The action executed last, physical units; needed by a rate limit."""
+
+
+class ActionSet(Protocol):
+    """A non-empty, bounded set of action sequences."""
+
+    @property
+    def low_A(self) -> Tensor:
+        """Smallest value of each entry in any situation, float32."""
+
+    @property
+    def high_A(self) -> Tensor:
+        """Largest value of each entry in any situation, float32."""
+
+    def project(self, actions_BSHA: Tensor, situation: Situation) -> Tensor:
+        """Returns feasible actions of the same shape; idempotent, and the identity on feasible actions. NaN is not accepted."""
+
+
+class StepLimit(Protocol):
+    """A limit on one action, given the actions before it."""
+
+    def begin(self, situation: Situation) -> Any:
+        """Returns what the limit remembers before the first action."""
+
+    def clip(self, action_BSA: Tensor, memory: Any) -> Tensor:
+        """Moves each entry into the interval allowed here."""
+
+    def after(self, action_BSA: Tensor, memory: Any) -> Any:
+        """Returns what the limit remembers once this action is done."""
+
+
+def half_range_A(actions: ActionSet) -> Tensor:
+    """Half the width of the set along each entry: the unit in which planners measure spread, [A]."""
+    return actions.high_A * 0.5 - actions.low_A * 0.5
+
+
+def center_A(actions: ActionSet) -> Tensor:
+    """Middle of the set's bounds, [A]; inside them even after rounding."""
+    return torch.clamp(actions.low_A + half_range_A(actions), actions.low_A, actions.high_A)
+
+
+def hold_A(actions: ActionSet) -> Tensor:
+    """The action nearest to no displacement, [A]."""
+    return torch.clamp(torch.zeros_like(actions.low_A), actions.low_A, actions.high_A)

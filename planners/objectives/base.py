@@ -1,0 +1,73 @@
+"""Objectives: what is wanted, as weighted sums of small terms. This file states their contract.
+
+Letters: B problems, S candidates, H horizon steps, G goal images, N tokens, D latent width, A action dimensions.
+
+Latents are normalised to unit scale by the model and every term is a mean, not a sum, so that a weight means much the same for any
+encoder, horizon and action space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from goalward import UserError
+from goalward.planners.actions.base import Situation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Outcome:
+    """What candidates would lead to: all that an objective may look at."""
+
+    z_BSHND: Tensor
+    """Predicted latents, float32 (float64 if the model gives it)."""
+    z_goal_BGND: Tensor
+    """Latents of the goal images."""
+    actions_BSHA: Tensor
+    """Physical units."""
+    unit_A: Tensor
+    """Half the range of each action entry, physical units."""
+    situation: Situation
+    """The present: measured position, last action."""
+
+
+class Term(Protocol):
+    """One cost of a candidate."""
+
+    @property
+    def weight(self) -> float:
+        """Factor in the sum."""
+
+    def cost(self, outcome: Outcome) -> Tensor:
+        """Returns the cost [B, S] before weighting; differentiable with respect to latents and actions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """The weighted sum of its terms."""
+
+    terms: tuple[Term, ...]
+    """What counts."""
+
+    def __post_init__(self) -> None:
+        """Refuses an objective that wants nothing."""
+        if not self.terms:
+            raise UserError("objective: no terms; give at least one, such as LatentDistance()")
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Returns costs [B, S], float32 (float64 if the latents are)."""
+        total_BS: Tensor | None = None
+        for term in self.terms:
+            cost_BS = term.cost(outcome)
+            cost_BS = cost_BS if term.weight == 1.0 else cost_BS * term.weight
+            total_BS = cost_BS if total_BS is None else total_BS + cost_BS
+        assert total_BS is not None
+        return total_BS
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Widens half precision: costs are summed in float32 or better."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
