@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from goalward.planners.actions import ActionSet, Situation
+    from goalward.planners.methods.knots import Knots
     from goalward.planners.objectives import Objective
 
 StopReason = Literal["iterations", "converged", "deadline", "failed"]
@@ -108,6 +109,10 @@ class Problem:
     """Duration of one action in seconds."""
     start_time_s: tuple[float, ...]
     """When the first action of each of the B plans begins, seconds on the observations' clock."""
+    knots: Knots | None = None
+    """Describes plans by few values in time; None: by every action."""
+    z_BTND: Tensor | None = None
+    """Latents of the observed frames that the context was primed with; needed by planners that predict from other states (grasp)."""
 
     def __post_init__(self) -> None:
         """Refuses problems that no planner could solve."""
@@ -173,7 +178,9 @@ class PlannerState:
     steps: tuple[int, ...]
     """How often each problem was planned; random numbers derive from (seed, step)."""
     actions_BHA: Tensor | None = None
-    """Actions of the previous plans, for the warm start."""
+    """Actions of the previous plans, or their knots, for the warm start."""
+    others_BEHA: Tensor | None = None
+    """Other good plans of the previous step, the best first, where a planner keeps them."""
     start_time_s: tuple[float, ...] = ()
     """When those plans began; -inf says that a problem has none."""
 
@@ -184,7 +191,7 @@ class PlannerState:
 
     def cold(self) -> PlannerState:
         """Forgets the previous plans, as a new goal demands; seeds and steps go on."""
-        return replace(self, actions_BHA=None, start_time_s=(float("-inf"),) * len(self.seeds))
+        return replace(self, actions_BHA=None, others_BEHA=None, start_time_s=(float("-inf"),) * len(self.seeds))
 
 
 class Planner(Protocol):

@@ -4,7 +4,7 @@
     a <- project(a - rate_i * m / (1 - b1^i) / (sqrt(v / (1 - b2^i)) + eps))
 
 g is the gradient of the cost with respect to actions in units of half their range, so that the rate means the same for every entry.
-Letters: B problems, S starts, H horizon steps, A action dimensions.
+Letters: B problems, S starts, K variables in time (horizon steps, or knots), A action dimensions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from goalward.planners.checks import require_count, require_number
-from goalward.planners.methods.search import Clock, Evaluation, Incumbent, Search, Start
+from goalward.planners.methods.evaluation import Evaluation, Incumbent
+from goalward.planners.methods.search import Clock, Search, Start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,9 +61,9 @@ class AdamConfig:
 class AdamParams:
     """Where the sequences are, and Adam's two moments of the gradient."""
 
-    actions_BSHA: Tensor
-    m_BSHA: Tensor
-    v_BSHA: Tensor
+    variables_BSKA: Tensor
+    m_BSKA: Tensor
+    v_BSKA: Tensor
     num_steps: int = 0
 
 
@@ -77,31 +78,31 @@ class Adam(Search[AdamParams]):
 
     def begin(self, start: Start) -> AdamParams:
         """Scatters the starts around the warm start, which is the first; a warm-started search also tries the cold start."""
-        noise_BSHA = start.noise_BSHA(self.config.num_starts)
-        actions_BSHA = start.mean_BHA[:, None] + noise_BSHA * (self.config.init_std * start.unit_A)
-        actions_BSHA[:, 0] = start.mean_BHA
+        noise_BSKA = start.noise_BSKA(self.config.num_starts)
+        variables_BSKA = start.mean_BKA[:, None] + noise_BSKA * (self.config.init_std * start.unit_A)
+        variables_BSKA[:, 0] = start.mean_BKA
         if self.config.num_starts > 1:
-            actions_BSHA[:, 1] = torch.where(start.warm_B[:, None, None], start.cold_BHA, actions_BSHA[:, 1])
-        zeros_BSHA = torch.zeros_like(actions_BSHA)
-        return AdamParams(actions_BSHA=actions_BSHA, m_BSHA=zeros_BSHA, v_BSHA=zeros_BSHA)
+            variables_BSKA[:, 1] = torch.where(start.warm_B[:, None, None], start.cold_BKA, variables_BSKA[:, 1])
+        zeros_BSKA = torch.zeros_like(variables_BSKA)
+        return AdamParams(variables_BSKA=variables_BSKA, m_BSKA=zeros_BSKA, v_BSKA=zeros_BSKA)
 
     def propose(self, params: AdamParams, start: Start) -> Tensor:
         """The sequences themselves."""
-        return params.actions_BSHA
+        return params.variables_BSKA
 
     def update(self, params: AdamParams, evaluation: Evaluation, incumbent: Incumbent, start: Start) -> AdamParams:
         """One step of Adam from the projected sequences; one whose cost is not finite goes on from the incumbent."""
         c, step = self.config, params.num_steps + 1
-        assert evaluation.gradient_BSHA is not None
-        gradient_BSHA = evaluation.gradient_BSHA * start.unit_A
-        m_BSHA = torch.lerp(gradient_BSHA, params.m_BSHA, c.beta1)
-        v_BSHA = torch.lerp(gradient_BSHA.square(), params.v_BSHA, c.beta2)
-        direction_BSHA = m_BSHA / (1 - c.beta1**step) / ((v_BSHA / (1 - c.beta2**step)).sqrt() + c.epsilon)
-        actions_BSHA = evaluation.actions_BSHA - (c.learning_rate * c.decay ** (step - 1)) * start.unit_A * direction_BSHA
-        sane_BSHA = evaluation.finite_BS[..., None, None] & torch.isfinite(actions_BSHA)
+        assert evaluation.gradient_BSKA is not None
+        gradient_BSKA = evaluation.gradient_BSKA * start.unit_A
+        m_BSKA = torch.lerp(gradient_BSKA, params.m_BSKA, c.beta1)
+        v_BSKA = torch.lerp(gradient_BSKA.square(), params.v_BSKA, c.beta2)
+        direction_BSKA = m_BSKA / (1 - c.beta1**step) / ((v_BSKA / (1 - c.beta2**step)).sqrt() + c.epsilon)
+        variables_BSKA = evaluation.variables_BSKA - (c.learning_rate * c.decay ** (step - 1)) * start.unit_A * direction_BSKA
+        sane_BSKA = evaluation.finite_BS[..., None, None] & torch.isfinite(variables_BSKA)
         return AdamParams(
-            actions_BSHA=torch.where(sane_BSHA, actions_BSHA, incumbent.actions_BHA[:, None]),
-            m_BSHA=torch.where(sane_BSHA, m_BSHA, 0.0),
-            v_BSHA=torch.where(sane_BSHA, v_BSHA, 0.0),
+            variables_BSKA=torch.where(sane_BSKA, variables_BSKA, incumbent.variables_BKA[:, None]),
+            m_BSKA=torch.where(sane_BSKA, m_BSKA, 0.0),
+            v_BSKA=torch.where(sane_BSKA, v_BSKA, 0.0),
             num_steps=step,
         )

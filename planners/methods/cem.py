@@ -1,25 +1,25 @@
 """The cross-entropy method, with the improvements of iCEM (Pinneri et al. 2020, arXiv 2008.06389).
 
     candidates ~ mean + std * noise
-    mean, std <- mean and standard deviation of the K cheapest candidates, blended with the old ones
+    mean, std <- mean and standard deviation of the E cheapest candidates, blended with the old ones
 
-Letters: B problems, S candidates, K elites, H horizon steps, A action dimensions.
+Letters: B problems, S candidates, E elites, K variables in time (horizon steps, or knots), A action dimensions.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from goalward import UserError
-from goalward.planners.base import Problem
 from goalward.planners.checks import require_count, require_number
 from goalward.planners.methods.noise import coloring_matrix_HH
-from goalward.planners.methods.search import Clock, Evaluation, Incumbent, Search, Start, evaluate
+from goalward.planners.methods.evaluation import Evaluation, Incumbent
+from goalward.planners.methods.search import Clock, Search, Start
 
 _coloring = lru_cache(maxsize=16)(coloring_matrix_HH)
 
@@ -73,10 +73,10 @@ class CEMConfig:
 class CEMParams:
     """The distribution that candidates are drawn from, and the elites that compete again."""
 
-    mean_BHA: Tensor
-    std_BHA: Tensor
-    kept_BKHA: Tensor | None = None
-    kept_cost_BK: Tensor | None = None
+    mean_BKA: Tensor
+    std_BKA: Tensor
+    kept_BEKA: Tensor | None = None
+    kept_cost_BE: Tensor | None = None
 
 
 class CEM(Search[CEMParams]):
@@ -92,51 +92,46 @@ class CEM(Search[CEMParams]):
         c = self.config
         warm_B11 = start.warm_B[:, None, None]
         std_B11 = torch.where(warm_B11, c.init_std if c.warm_std is None else c.warm_std, c.init_std)
-        return CEMParams(mean_BHA=start.mean_BHA, std_BHA=(std_B11 * start.unit_A).expand_as(start.mean_BHA))
+        return CEMParams(mean_BKA=start.mean_BKA, std_BKA=(std_B11 * start.unit_A).expand_as(start.mean_BKA))
 
     def propose(self, params: CEMParams, start: Start) -> Tensor:
         """Draws candidates; the first is the mean itself, and a warm-started search also tries the cold start."""
-        actions_BSHA = torch.addcmul(params.mean_BHA[:, None], params.std_BHA[:, None], start.noise_BSHA(self.config.num_samples))
-        actions_BSHA[:, 0] = params.mean_BHA
-        if params.kept_BKHA is None and self.config.num_samples > 1:
-            actions_BSHA[:, 1] = torch.where(start.warm_B[:, None, None], start.cold_BHA, actions_BSHA[:, 1])
-        return actions_BSHA
+        variables_BSKA = torch.addcmul(params.mean_BKA[:, None], params.std_BKA[:, None], start.noise_BSKA(self.config.num_samples))
+        variables_BSKA[:, 0] = params.mean_BKA
+        if params.kept_BEKA is None and self.config.num_samples > 1:
+            variables_BSKA[:, 1] = torch.where(start.warm_B[:, None, None], start.cold_BKA, variables_BSKA[:, 1])
+        return variables_BSKA
 
     def update(self, params: CEMParams, evaluation: Evaluation, incumbent: Incumbent, start: Start) -> CEMParams:
         """Refits to the elites with finite cost; where there is none, everything stays."""
         c = self.config
-        actions_BSHA, cost_BS = evaluation.actions_BSHA, evaluation.cost_BS
-        if params.kept_BKHA is not None and params.kept_cost_BK is not None:
-            actions_BSHA = torch.cat([actions_BSHA, params.kept_BKHA], dim=1)
-            cost_BS = torch.cat([cost_BS, params.kept_cost_BK], dim=1)
-        cost_BK, index_BK = cost_BS.topk(c.num_elites, dim=1, largest=False)
+        variables_BSKA, cost_BS = evaluation.variables_BSKA, evaluation.cost_BS
+        if params.kept_BEKA is not None and params.kept_cost_BE is not None:
+            variables_BSKA = torch.cat([variables_BSKA, params.kept_BEKA], dim=1)
+            cost_BS = torch.cat([cost_BS, params.kept_cost_BE], dim=1)
+        cost_BE, index_BE = cost_BS.topk(c.num_elites, dim=1, largest=False)
         rows_B1 = torch.arange(cost_BS.shape[0], device=cost_BS.device)[:, None]
-        elite_BKHA = actions_BSHA[rows_B1, index_BK]
-        finite_BK11 = torch.isfinite(cost_BK)[..., None, None]
-        share_BK11 = finite_BK11 / finite_BK11.sum(dim=1, keepdim=True).clamp(min=1)
-        mean_BHA = (share_BK11 * elite_BKHA).sum(dim=1)
-        std_BHA = (share_BK11 * (elite_BKHA - mean_BHA[:, None]).square()).sum(dim=1).sqrt()
-        any_B11 = finite_BK11.any(dim=1)
+        elite_BEKA = variables_BSKA[rows_B1, index_BE]
+        finite_BE11 = torch.isfinite(cost_BE)[..., None, None]
+        share_BE11 = finite_BE11 / finite_BE11.sum(dim=1, keepdim=True).clamp(min=1)
+        mean_BKA = (share_BE11 * elite_BEKA).sum(dim=1)
+        std_BKA = (share_BE11 * (elite_BEKA - mean_BKA[:, None]).square()).sum(dim=1).sqrt()
+        any_B11 = finite_BE11.any(dim=1)
         return CEMParams(
-            mean_BHA=torch.where(any_B11, torch.lerp(mean_BHA, params.mean_BHA, c.momentum), params.mean_BHA),
-            std_BHA=torch.where(any_B11, torch.lerp(std_BHA, params.std_BHA, c.momentum), params.std_BHA).maximum(c.min_std * start.unit_A),
-            kept_BKHA=elite_BKHA[:, : c.num_kept_elites],
-            kept_cost_BK=cost_BK[:, : c.num_kept_elites],
+            mean_BKA=torch.where(any_B11, torch.lerp(mean_BKA, params.mean_BKA, c.momentum), params.mean_BKA),
+            std_BKA=torch.where(any_B11, torch.lerp(std_BKA, params.std_BKA, c.momentum), params.std_BKA).maximum(c.min_std * start.unit_A),
+            kept_BEKA=elite_BEKA[:, : c.num_kept_elites],
+            kept_cost_BE=cost_BE[:, : c.num_kept_elites],
         )
 
-    def conclude(self, params: CEMParams, problem: Problem, incumbent: Incumbent, start: Start) -> Incumbent:
+    def conclude(self, params: CEMParams, incumbent: Incumbent, start: Start) -> Incumbent:
         """Returns the incumbent, or the final mean where that is wanted and its cost is finite."""
         if not self.config.return_mean:
             return incumbent
-        mean_BSHA = problem.action_set.project(params.mean_BHA[:, None], problem.situation)
-        mean = evaluate(problem, mean_BSHA, start.unit_A)
-        anything = Incumbent(
-            actions_BHA=incumbent.actions_BHA, cost_B=torch.full_like(incumbent.cost_B, float("inf")), z_BHND=incumbent.z_BHND
-        )
-        chosen = anything.challenged(mean, None)
+        mean = start.evaluate(params.mean_BKA[:, None])
+        chosen = replace(incumbent, cost_B=torch.full_like(incumbent.cost_B, float("inf"))).challenged(mean)
         # Where the mean's cost is not finite, `chosen` kept the incumbent's actions; give it back its cost.
-        cost_B = torch.where(mean.finite_BS[:, 0], chosen.cost_B, incumbent.cost_B)
-        return Incumbent(actions_BHA=chosen.actions_BHA, cost_B=cost_B, z_BHND=chosen.z_BHND)
+        return replace(chosen, cost_B=torch.where(mean.finite_BS[:, 0], chosen.cost_B, incumbent.cost_B))
 
     def coloring_HH(self, horizon: int) -> Tensor | None:
         """Colours the noise in time."""

@@ -13,7 +13,7 @@ from goalward import UserError
 from goalward.planners.actions import Box
 from goalward.planners.base import PlannerState
 from goalward.planners.methods.adam import Adam, AdamConfig
-from goalward.planners.methods.search import evaluate
+from goalward.planners.methods.evaluation import evaluate
 from goalward.planners.objectives import ActionEffort, LatentDistance, Objective, Outcome
 
 PATH = Objective(terms=(LatentDistance(step_weights="linear"), ActionEffort(weight=0.01)))
@@ -48,7 +48,7 @@ def test_it_differs_from_gradient_descent_after_two_steps(worlds: SimpleNamespac
     world, problem = problem_of(worlds)
     Adam(AdamConfig(num_starts=2, num_iterations=3, learning_rate=0.01, init_std=0.05)).plan(problem, PlannerState.initial([0, 1]))
     first, second, third = world.seen
-    gradients = [evaluate(problem, actions, UNIT, gradient=True).gradient_BSHA * UNIT for actions in (first, second)]
+    gradients = [evaluate(problem, actions, UNIT, gradient=True).gradient_BSKA * UNIT for actions in (first, second)]
     moves = [(second - first) / UNIT, (third - second) / UNIT]
     # The first step of Adam has one size in every entry, whatever the gradient's.
     assert torch.allclose(moves[0].abs(), torch.full_like(moves[0], 0.01), rtol=1e-2)
@@ -61,7 +61,7 @@ def test_gradients_equal_finite_differences_in_float64(worlds: SimpleNamespace) 
     problem = replace(problem, context=problem.context.double(), z_goal_BGND=problem.z_goal_BGND.double())
     actions = torch.randn(2, 3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     unit = UNIT.double()
-    gradient = evaluate(problem, actions, unit, gradient=True).gradient_BSHA
+    gradient = evaluate(problem, actions, unit, gradient=True).gradient_BSKA
     assert gradient is not None
     step = 1e-5
     for t in range(4):

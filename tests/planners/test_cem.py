@@ -32,7 +32,7 @@ def test_the_mean_is_a_candidate_of_every_iteration(worlds: SimpleNamespace) -> 
 
     class Spy(CEM):
         def propose(self, params, start):
-            means.append(params.mean_BHA)
+            means.append(params.mean_BKA)
             return super().propose(params, start)
 
     Spy(CONFIG).plan(problem, PlannerState.initial([0, 1]))
@@ -67,8 +67,8 @@ def test_the_update_is_the_textbook_one(worlds: SimpleNamespace) -> None:
         for b in range(2):
             elites = evaluation.actions_BSHA[b][evaluation.cost_BS[b].argsort()[:8]]
             mean, std = elites.mean(0), elites.std(0, correction=0)
-            assert torch.allclose(after.mean_BHA[b], 0.25 * params.mean_BHA[b] + 0.75 * mean, atol=1e-6)
-            assert torch.allclose(after.std_BHA[b], (0.25 * params.std_BHA[b] + 0.75 * std).clamp(min=0.2), atol=1e-6)
+            assert torch.allclose(after.mean_BKA[b], 0.25 * params.mean_BKA[b] + 0.75 * mean, atol=1e-6)
+            assert torch.allclose(after.std_BKA[b], (0.25 * params.std_BKA[b] + 0.75 * std).clamp(min=0.2), atol=1e-6)
 
 
 def test_fewer_finite_candidates_than_elites_still_refit(worlds: SimpleNamespace) -> None:
@@ -92,7 +92,7 @@ def test_fewer_finite_candidates_than_elites_still_refit(worlds: SimpleNamespace
     plan, _ = Spy(config).plan(replace(problem, objective=few), PlannerState.initial([0, 1]))
     assert plan.num_nonfinite_B.tolist() == [29 * 3] * 2
     for evaluation, after in seen:
-        assert torch.allclose(after.mean_BHA, evaluation.actions_BSHA[:, 5:8].mean(1), atol=1e-6)
+        assert torch.allclose(after.mean_BKA, evaluation.actions_BSHA[:, 5:8].mean(1), atol=1e-6)
 
 
 def test_kept_elites_compete_without_being_rolled_out_again(worlds: SimpleNamespace) -> None:
@@ -107,8 +107,8 @@ def test_kept_elites_compete_without_being_rolled_out_again(worlds: SimpleNamesp
 
     Spy(CONFIG).plan(problem, PlannerState.initial([0, 1]))
     for earlier, later in itertools.pairwise(seen):
-        assert later.kept_BKHA.shape == (2, 3, 4, 2)
-        assert bool((later.kept_cost_BK <= earlier.kept_cost_BK).all()), "the best are never lost"
+        assert later.kept_BEKA.shape == (2, 3, 4, 2)
+        assert bool((later.kept_cost_BE <= earlier.kept_cost_BE).all()), "the best are never lost"
     assert all(actions.shape[1] == 32 for actions in world.seen)
 
 
