@@ -13,6 +13,12 @@ from goalward import UserError
 from goalward.planners.base import Planner
 from goalward.planners.methods.adam import Adam, AdamConfig
 from goalward.planners.methods.cem import CEM, CEMConfig
+from goalward.planners.methods.cma_es import CMAES, CMAESConfig
+from goalward.planners.methods.grasp import GRASP, GRASPConfig
+from goalward.planners.methods.hybrid import Hybrid, HybridConfig
+from goalward.planners.methods.icem import ICEM, ICEMConfig
+from goalward.planners.methods.mppi import MPPI, MPPIConfig
+from goalward.planners.methods.random_shooting import RandomShooting, RandomShootingConfig
 from goalward.planners.methods.search import Clock
 
 
@@ -30,8 +36,14 @@ class PlannerEntry:
 
 PLANNERS: Mapping[str, PlannerEntry] = MappingProxyType(
     {
+        "random": PlannerEntry(RandomShooting, RandomShootingConfig, "random shooting: the baseline"),
         "cem": PlannerEntry(CEM, CEMConfig, "cross-entropy search: robust, needs no gradient"),
+        "icem": PlannerEntry(ICEM, ICEMConfig, "cross-entropy search with coloured noise, a shrinking population and elites that live on"),
+        "mppi": PlannerEntry(MPPI, MPPIConfig, "path integral control: the mean of all candidates, weighted by their costs"),
+        "cma_es": PlannerEntry(CMAES, CMAESConfig, "covariance matrix adaptation: learns which variables move together"),
         "adam": PlannerEntry(Adam, AdamConfig, "multi-start Adam with projection: for smooth models"),
+        "hybrid": PlannerEntry(Hybrid, HybridConfig, "cross-entropy search, then gradient steps that must improve"),
+        "grasp": PlannerEntry(GRASP, GRASPConfig, "parallel optimisation of states and actions; experimental, for long horizons"),
     }
 )
 

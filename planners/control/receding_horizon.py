@@ -204,11 +204,13 @@ class RecedingHorizon:
     def _plan(self, states: Sequence[ControllerState], seen: Sequence[Observed], begun_s: float) -> list[ControllerState]:
         """Plans for the arms that are due, in one batch."""
         rings = [state.z_1TND for state in states if state.z_1TND is not None]
+        z_BTND = torch.cat(rings)
         with torch.no_grad():
-            context = self.model.prime(torch.cat(rings))
+            context = self.model.prime(z_BTND)
         problem = Problem(
             model=self.model,
             context=context,
+            z_BTND=z_BTND,
             z_goal_BGND=torch.stack([state.z_goal_1ND for state in states]),
             action_set=self.action_set,
             situation=self._situation(states, seen),

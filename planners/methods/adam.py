@@ -1,7 +1,6 @@
 """Multi-start gradient search with Adam (Kingma and Ba 2015, arXiv 1412.6980), projected onto the action set after every step.
 
-    m <- b1 m + (1 - b1) g          v <- b2 v + (1 - b2) g^2
-    a <- project(a - rate_i * m / (1 - b1^i) / (sqrt(v / (1 - b2^i)) + eps))
+    a <- project(a - rate_i * direction(g))          direction: see `moments.py`
 
 g is the gradient of the cost with respect to actions in units of half their range, so that the rate means the same for every entry.
 Letters: B problems, S starts, K variables in time (horizon steps, or knots), A action dimensions.
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from goalward.planners.checks import require_count, require_number
 from goalward.planners.methods.evaluation import Evaluation, Incumbent
+from goalward.planners.methods.moments import Moments
 from goalward.planners.methods.search import Clock, Search, Start
 
 
@@ -59,12 +59,10 @@ class AdamConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AdamParams:
-    """Where the sequences are, and Adam's two moments of the gradient."""
+    """Where the sequences are, and the moments of their gradients."""
 
     variables_BSKA: Tensor
-    m_BSKA: Tensor
-    v_BSKA: Tensor
-    num_steps: int = 0
+    moments: Moments
 
 
 class Adam(Search[AdamParams]):
@@ -78,13 +76,15 @@ class Adam(Search[AdamParams]):
 
     def begin(self, start: Start) -> AdamParams:
         """Scatters the starts around the warm start, which is the first; a warm-started search also tries the cold start."""
-        noise_BSKA = start.noise_BSKA(self.config.num_starts)
-        variables_BSKA = start.mean_BKA[:, None] + noise_BSKA * (self.config.init_std * start.unit_A)
+        c = self.config
+        variables_BSKA = start.mean_BKA[:, None] + start.noise_BSKA(c.num_starts) * (c.init_std * start.unit_A)
         variables_BSKA[:, 0] = start.mean_BKA
-        if self.config.num_starts > 1:
+        if c.num_starts > 1:
             variables_BSKA[:, 1] = torch.where(start.warm_B[:, None, None], start.cold_BKA, variables_BSKA[:, 1])
-        zeros_BSKA = torch.zeros_like(variables_BSKA)
-        return AdamParams(variables_BSKA=variables_BSKA, m_BSKA=zeros_BSKA, v_BSKA=zeros_BSKA)
+        return AdamParams(
+            variables_BSKA=variables_BSKA,
+            moments=Moments.zeros_like(variables_BSKA, beta1=c.beta1, beta2=c.beta2, epsilon=c.epsilon),
+        )
 
     def propose(self, params: AdamParams, start: Start) -> Tensor:
         """The sequences themselves."""
@@ -92,17 +92,12 @@ class Adam(Search[AdamParams]):
 
     def update(self, params: AdamParams, evaluation: Evaluation, incumbent: Incumbent, start: Start) -> AdamParams:
         """One step of Adam from the projected sequences; one whose cost is not finite goes on from the incumbent."""
-        c, step = self.config, params.num_steps + 1
+        c = self.config
         assert evaluation.gradient_BSKA is not None
-        gradient_BSKA = evaluation.gradient_BSKA * start.unit_A
-        m_BSKA = torch.lerp(gradient_BSKA, params.m_BSKA, c.beta1)
-        v_BSKA = torch.lerp(gradient_BSKA.square(), params.v_BSKA, c.beta2)
-        direction_BSKA = m_BSKA / (1 - c.beta1**step) / ((v_BSKA / (1 - c.beta2**step)).sqrt() + c.epsilon)
-        variables_BSKA = evaluation.variables_BSKA - (c.learning_rate * c.decay ** (step - 1)) * start.unit_A * direction_BSKA
+        direction_BSKA, moments = params.moments.after(evaluation.gradient_BSKA * start.unit_A)
+        rate = c.learning_rate * c.decay**params.moments.num_steps
+        variables_BSKA = evaluation.variables_BSKA - rate * start.unit_A * direction_BSKA
         sane_BSKA = evaluation.finite_BS[..., None, None] & torch.isfinite(variables_BSKA)
         return AdamParams(
-            variables_BSKA=torch.where(sane_BSKA, variables_BSKA, incumbent.variables_BKA[:, None]),
-            m_BSKA=torch.where(sane_BSKA, m_BSKA, 0.0),
-            v_BSKA=torch.where(sane_BSKA, v_BSKA, 0.0),
-            num_steps=step,
+            variables_BSKA=torch.where(sane_BSKA, variables_BSKA, incumbent.variables_BKA[:, None]), moments=moments.where(sane_BSKA)
         )

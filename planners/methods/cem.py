@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from goalward import UserError
 from goalward.planners.checks import require_count, require_number
-from goalward.planners.methods.noise import coloring_matrix_HH
 from goalward.planners.methods.evaluation import Evaluation, Incumbent
+from goalward.planners.methods.noise import coloring
 from goalward.planners.methods.search import Clock, Search, Start
-
-_coloring = lru_cache(maxsize=16)(coloring_matrix_HH)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +74,7 @@ class CEMParams:
     std_BKA: Tensor
     kept_BEKA: Tensor | None = None
     kept_cost_BE: Tensor | None = None
+    num_updates: int = 0
 
 
 class CEM(Search[CEMParams]):
@@ -96,9 +94,12 @@ class CEM(Search[CEMParams]):
 
     def propose(self, params: CEMParams, start: Start) -> Tensor:
         """Draws candidates; the first is the mean itself, and a warm-started search also tries the cold start."""
-        variables_BSKA = torch.addcmul(params.mean_BKA[:, None], params.std_BKA[:, None], start.noise_BSKA(self.config.num_samples))
+        return self._drawn(params, start, self.config.num_samples)
+
+    def _drawn(self, params: CEMParams, start: Start, num_samples: int) -> Tensor:
+        variables_BSKA = torch.addcmul(params.mean_BKA[:, None], params.std_BKA[:, None], start.noise_BSKA(num_samples))
         variables_BSKA[:, 0] = params.mean_BKA
-        if params.kept_BEKA is None and self.config.num_samples > 1:
+        if params.kept_BEKA is None and num_samples > 1:
             variables_BSKA[:, 1] = torch.where(start.warm_B[:, None, None], start.cold_BKA, variables_BSKA[:, 1])
         return variables_BSKA
 
@@ -122,6 +123,7 @@ class CEM(Search[CEMParams]):
             std_BKA=torch.where(any_B11, torch.lerp(std_BKA, params.std_BKA, c.momentum), params.std_BKA).maximum(c.min_std * start.unit_A),
             kept_BEKA=elite_BEKA[:, : c.num_kept_elites],
             kept_cost_BE=cost_BE[:, : c.num_kept_elites],
+            num_updates=params.num_updates + 1,
         )
 
     def conclude(self, params: CEMParams, incumbent: Incumbent, start: Start) -> Incumbent:
@@ -135,4 +137,4 @@ class CEM(Search[CEMParams]):
 
     def coloring_HH(self, horizon: int) -> Tensor | None:
         """Colours the noise in time."""
-        return _coloring(horizon, self.config.noise_exponent)
+        return coloring(horizon, self.config.noise_exponent)

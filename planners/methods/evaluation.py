@@ -88,12 +88,16 @@ class Evaluator:
         if self.spline_BHK is None:
             return evaluation
         bounds = self.problem.action_set
-        gradient_BSKA = evaluation.gradient_BSKA
+        gradient_BSHA = evaluation.gradient_BSKA
         return replace(
             evaluation,
             variables_BSKA=torch.clamp(variables_BSKA, bounds.low_A, bounds.high_A),
-            gradient_BSKA=None if gradient_BSKA is None else _product(self.spline_BHK.transpose(1, 2), gradient_BSKA),
+            gradient_BSKA=None if gradient_BSHA is None else self.pulled_back(gradient_BSHA),
         )
+
+    def pulled_back(self, gradient_BSHA: Tensor) -> Tensor:
+        """The gradient with respect to the variables [B, S, K, A], from the one with respect to the actions."""
+        return gradient_BSHA if self.spline_BHK is None else _product(self.spline_BHK.transpose(1, 2), gradient_BSHA)
 
 
 def evaluate(problem: Problem, actions_BSHA: Tensor, unit_A: Tensor, *, gradient: bool = False) -> Evaluation:
@@ -136,5 +140,5 @@ def _gradient(cost_BS: Tensor, finite_BS: Tensor, leaf_BSHA: Tensor) -> Tensor:
 
 
 def _product(matrix_BIJ: Tensor, values_BSJA: Tensor) -> Tensor:
-    """matrix @ values by broadcasting, not by BLAS: tiny, and bitwise the same in any batch."""
+    """Matrix @ values by broadcasting, not by BLAS: tiny, and bitwise the same in any batch."""
     return (matrix_BIJ[:, None, :, :, None] * values_BSJA[:, :, None]).sum(dim=3)

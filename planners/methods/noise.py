@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ def standard_normal_BSHA(
     if coloring_HH is not None:
         drawn = [torch.matmul(coloring_HH, white_SHA) for white_SHA in drawn]
     return torch.stack(drawn).to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=16)
+def coloring(horizon: int, exponent: float) -> Tensor | None:
+    """`coloring_matrix_HH`, computed once."""
+    return coloring_matrix_HH(horizon, exponent)
 
 
 def coloring_matrix_HH(horizon: int, exponent: float) -> Tensor | None:

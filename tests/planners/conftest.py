@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,9 +99,11 @@ def make_problem(
     situation: Situation | None = None,
     start_time_s: tuple[float, ...] | None = None,
 ) -> Problem:
+    z_BTND = z0_BD[:, None, None].expand(-1, world.context_frames, -1, -1)
     return Problem(
         model=world,
-        context=world.prime(z0_BD[:, None, None]),
+        context=world.prime(z_BTND),
+        z_BTND=z_BTND,
         z_goal_BGND=goal_BD[:, None, None],
         action_set=action_set or Box.of(world.action_low, world.action_high),
         situation=situation or Situation(),
@@ -108,6 +111,18 @@ def make_problem(
         horizon=horizon,
         dt_s=DT_S,
         start_time_s=start_time_s or (0.0,) * len(goal_BD),
+    )
+
+
+def pick(problem: Problem, rows: list[int]) -> Problem:
+    """Some of the problems of a batch."""
+    assert problem.z_BTND is not None
+    return replace(
+        problem,
+        context=problem.context[rows],
+        z_goal_BGND=problem.z_goal_BGND[rows],
+        z_BTND=problem.z_BTND[rows],
+        start_time_s=tuple(problem.start_time_s[row] for row in rows),
     )
 
 
@@ -143,5 +158,6 @@ def worlds() -> SimpleNamespace:
         direct_world=direct_world,
         make_problem=make_problem,
         outcome=outcome_of,
+        pick=pick,
         DT_S=DT_S,
     )

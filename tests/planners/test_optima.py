@@ -15,17 +15,32 @@ from goalward.planners.actions import Box
 from goalward.planners.base import PlannerState, Problem
 from goalward.planners.methods.adam import AdamConfig
 from goalward.planners.methods.cem import CEMConfig
+from goalward.planners.methods.cma_es import CMAESConfig
+from goalward.planners.methods.grasp import GRASPConfig
+from goalward.planners.methods.hybrid import HybridConfig
+from goalward.planners.methods.icem import ICEMConfig
+from goalward.planners.methods.mppi import MPPIConfig
 from goalward.planners.objectives import ActionEffort, LatentDistance, Objective
-from goalward.planners.registry import make_planner
+from goalward.planners.registry import PLANNERS, make_planner
 
 EFFORT = 1.0
 QUADRATIC = Objective(terms=(LatentDistance(step_weights="uniform"), ActionEffort(weight=EFFORT)))
 PATH = Objective(terms=(LatentDistance(step_weights="uniform"), ActionEffort(weight=0.05)))
-STRONG = {
+STRONG: dict[str, Any] = {
     "cem": CEMConfig(num_samples=256, num_iterations=20, num_elites=24, min_std=1e-3),
+    "icem": ICEMConfig(num_samples=400, num_iterations=30, num_elites=32, min_std=1e-3, noise_exponent=0.5, decay=1.05, momentum=0.3),
+    "mppi": MPPIConfig(num_samples=256, num_iterations=24, decay=0.8, min_std=1e-3, temperature=0.2),
+    "cma_es": CMAESConfig(num_samples=48, num_iterations=60),
     "adam": AdamConfig(num_starts=4, num_iterations=150, learning_rate=0.1, decay=0.97, beta1=0.9),
+    "hybrid": HybridConfig(num_samples=128, num_iterations=160, num_sampling=8, num_elites=12, num_refined=4),
+    "grasp": GRASPConfig(num_starts=4, num_iterations=150, learning_rate=0.1, decay=0.97),
 }
-WITHIN = {"cem": 0.01, "adam": 0.001}
+"""Every planner that converges; random shooting does not."""
+WITHIN = {"cem": 0.01, "icem": 0.01, "mppi": 0.01, "cma_es": 0.001, "adam": 0.001, "hybrid": 0.001, "grasp": 0.001}
+
+
+def test_every_planner_that_converges_is_tested_here() -> None:
+    assert sorted([*STRONG, "random"]) == sorted(PLANNERS)
 
 
 def linear_quadratic(worlds: SimpleNamespace, seed: int, horizon: int) -> tuple[Problem, Tensor, Tensor, Any]:
@@ -117,20 +132,30 @@ MULTIMODAL = {
 }
 
 
+EQUAL: dict[str, Any] = {  # at most 1200 evaluations each
+    "cem": CEMConfig(num_samples=100, num_iterations=12, num_elites=12, min_std=1e-3, init_std=0.5),
+    "icem": ICEMConfig(num_samples=150, num_iterations=12, num_elites=12, min_std=1e-3, init_std=0.5, decay=1.1, noise_exponent=0.0),
+    "mppi": MPPIConfig(num_samples=100, num_iterations=12, init_std=0.5, min_std=1e-3, temperature=0.15),
+    "cma_es": CMAESConfig(num_samples=30, num_iterations=40, init_std=0.5),
+    "adam": AdamConfig(num_starts=16, num_iterations=75, learning_rate=0.1, decay=0.95),
+    "hybrid": HybridConfig(num_samples=100, num_iterations=75, num_sampling=6, num_elites=12, num_refined=8),
+}
+
+
+@pytest.mark.parametrize("name", sorted(EQUAL))
 @pytest.mark.parametrize("function", [*CONVEX, *MULTIMODAL])
-def test_cem_matches_cma_at_equal_budget(function: str, worlds: SimpleNamespace) -> None:
+def test_planners_match_cma_at_equal_budget(name: str, function: str, worlds: SimpleNamespace) -> None:
     """R39: within 5 % of the cost that `cma` reaches with as many evaluations."""
     raw = {**CONVEX, **MULTIMODAL}[function]
 
     def cost(x: Tensor) -> Tensor:
         return 1.0 + raw(x - 0.3)
 
-    config = CEMConfig(num_samples=100, num_iterations=12, num_elites=12, min_std=1e-3, init_std=0.5)
     origin = torch.zeros(1, 2)
     problem = worlds.make_problem(
         worlds.direct_world(2, 2), origin, origin, horizon=2, objective=lambda outcome: cost(outcome.actions_BSHA.flatten(2))
     )
-    ours = [float(make_planner("cem", config).plan(problem, PlannerState.initial([seed]))[0].cost_B) for seed in range(3)]
+    ours = [float(make_planner(name, EQUAL[name]).plan(problem, PlannerState.initial([seed]))[0].cost_B) for seed in range(3)]
     options = {"seed": 1, "bounds": [-1, 1], "popsize": 30, "maxfevals": 1200, "verbose": -9, "verb_log": 0, "verb_disp": 0}
     search = cma.CMAEvolutionStrategy([0.0] * 4, 0.5, options)
     while not search.stop():
