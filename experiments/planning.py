@@ -36,6 +36,8 @@ def planner_config(planner: str, *, num_samples: int | None, num_iterations: int
     if elites and num_samples is not None and num_samples >= 1:  # a small budget shrinks the elites with it
         changes["num_elites"] = min(default.num_elites, max(1, num_samples // 4))
         changes["num_kept_elites"] = min(default.num_kept_elites, changes["num_elites"])
+        if "num_refined" in names:
+            changes["num_refined"] = min(default.num_refined, changes["num_elites"])
     return dataclasses.replace(default, **changes)
 
 

@@ -83,15 +83,18 @@ class Evaluator:
         Raises:
             ValueError: The model's answer has another shape than promised, or carries no gradient where one is asked for.
         """
+        if self.spline_BHK is not None:
+            # Knots outside the bounds would stand for much the same actions, but lead the search astray.
+            bounds = self.problem.action_set
+            variables_BSKA = torch.clamp(variables_BSKA, bounds.low_A, bounds.high_A)
         actions_BSHA = self.actions(variables_BSKA)
         evaluation = evaluate(self.problem, actions_BSHA, self.unit_A, gradient=gradient)
         if self.spline_BHK is None:
             return evaluation
-        bounds = self.problem.action_set
         gradient_BSHA = evaluation.gradient_BSKA
         return replace(
             evaluation,
-            variables_BSKA=torch.clamp(variables_BSKA, bounds.low_A, bounds.high_A),
+            variables_BSKA=variables_BSKA,
             gradient_BSKA=None if gradient_BSHA is None else self.pulled_back(gradient_BSHA),
         )
 

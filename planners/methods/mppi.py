@@ -111,8 +111,8 @@ def weights(cost_BS: Tensor, finite_BS: Tensor, temperature: float) -> Tensor:
         Weights [B, S] that sum to 1 in each problem with a finite cost, and are 0 in the others.
     """
     least_B1 = cost_BS.amin(dim=1, keepdim=True)
-    above_BS = torch.where(finite_BS, cost_BS - least_B1, 0.0)
-    # Scaled by the largest first: the squares of huge costs would overflow.
+    # Halved before the difference, and scaled by the largest before the squares: huge costs must not overflow.
+    above_BS = torch.where(finite_BS, 0.5 * cost_BS - 0.5 * least_B1, 0.0)
     largest_B1 = above_BS.amax(dim=1, keepdim=True)
     flat_B1 = ~(largest_B1 > 0)
     above_BS = above_BS / torch.where(flat_B1, 1.0, largest_B1)

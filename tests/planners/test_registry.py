@@ -28,7 +28,8 @@ def test_names_lead_to_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("cme", "did you mean .*cem"), ("Adam", "did you mean adam"), ("zzz", "choose from random, cem, icem"), ("", "choose")]
+    ("name", "hint"),
+    [("cme", "did you mean .*cem"), ("Adam", "did you mean adam"), ("zzz", "choose from random, cem, icem"), ("", "choose")],
 )
 def test_unknown_names_get_a_hint(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=hint) as caught:
