@@ -4,13 +4,15 @@ Letters: B problems, S candidates, H horizon steps, A action dimensions, E works
 
 A `Box` bounds each action entry. Further limits may depend on what came before: the `Workspace` bounds the end effector, whose position
 is the measured one plus the displacements so far; a `RateLimit` bounds the change from one action to the next. Given the actions before
-it, each limit allows every entry of an action one interval, so that projection clips step by step, from the first action to the last:
+it, each limit allows every entry of an action one interval. Shapes then rule the entries of one action together: a `Ball` its length, a
+`Gripper` its dead zone. Projection goes step by step, from the first action to the last:
 
-    a_t <- box.clip(workspace.clip(rate.clip(a_t)))        t = 1 .. H
+    a_t <- shapes(box.clip(workspace.clip(rate.clip(a_t))))        t = 1 .. H
 
-The result is exactly feasible, and feasible actions are left untouched, to the bit. It is a greedy projection: where limits couple the
-steps it need not be the nearest feasible sequence. Where intervals contradict one another (an end effector outside its workspace by more
-than one step) the later clip wins: the box always holds, and the arm returns as fast as the box permits.
+The result is exactly feasible, projecting again changes nothing, and feasible actions are left untouched, to the bit. Of a single step it
+is the nearest feasible action; of a sequence it is greedy: where limits couple the steps it need not be the nearest. Where they
+contradict one another (an end effector outside its workspace by more than one step; a wall ahead that demands a stop more sudden than the
+rate limit allows) box and balls always hold, and among the others the later one wins: the arm returns as fast as it may.
 """
 
 from __future__ import annotations
@@ -58,6 +60,17 @@ class StepLimit(Protocol):
 
     def after(self, action_BSA: Tensor, memory: Any) -> Any:
         """Returns what the limit remembers once this action is done."""
+
+
+class Shape(Protocol):
+    """A rule for some entries of one action together."""
+
+    @property
+    def action_dims(self) -> tuple[int, ...]:
+        """Which entries."""
+
+    def pull(self, action_BSA: Tensor, low_BSA: Tensor, high_BSA: Tensor, wanted_BSA: Tensor) -> Tensor:
+        """Moves an action, which lies inside the interval from low to high, to what the rule allows there; idempotent."""
 
 
 def half_range_A(actions: ActionSet) -> Tensor:

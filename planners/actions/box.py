@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,19 @@ class Box:
     def of(cls, low: Tensor | Sequence[float], high: Tensor | Sequence[float], *, device: torch.device | str = "cpu") -> Box:
         """Makes a box from anything that holds A numbers."""
         return cls(*(torch.as_tensor(bound, dtype=torch.float32, device=device).detach().clone() for bound in (low, high)))
+
+    def frozen(self, values: Mapping[int, float]) -> Box:
+        """A box with some entries frozen: each at its value.
+
+        Raises:
+            UserError: An entry that does not exist.
+        """
+        low, high = self.low_A.clone(), self.high_A.clone()
+        for dim, value in values.items():
+            if not 0 <= dim < low.shape[0]:
+                raise UserError(f"frozen: action entry {dim}; there are entries 0 .. {low.shape[0] - 1}")
+            low[dim] = high[dim] = value
+        return Box(low, high)
 
     def project(self, actions_BSHA: Tensor, situation: Situation) -> Tensor:
         """Clips every entry: the nearest feasible action."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from goalward.planners.actions import Box, Intersection, RateLimit, Situation, Workspace
+from goalward.planners.actions import Ball, Box, Intersection, RateLimit, Situation, Workspace
 from goalward.planners.base import PlannerState
 from goalward.planners.methods.adam import AdamConfig
 from goalward.planners.methods.cem import CEMConfig
@@ -32,7 +32,8 @@ LARGE: dict[str, Any] = {
     "hybrid": HybridConfig(num_samples=2048, num_elites=1024, num_refined=1024, num_sampling=3, num_iterations=10, step=5.0, init_std=5.0),
     "grasp": GRASPConfig(num_starts=1024, num_iterations=6, num_parallel=1, learning_rate=5.0, init_std=5.0),
 }
-# A wall in x, a rate limit in y, z frozen: each binds, and none contradicts another (a wall ahead may demand a sudden stop).
+BALL = Ball("l1", 0.12, (0, 1))
+# A wall in x, a rate limit in y, z frozen, a ball in x and y: each binds, and none contradicts another (as a wall and a rate limit may).
 LOW, HIGH, CHANGE = torch.tensor([-0.1, -0.05, 0.02]), torch.tensor([0.1, 0.07, 0.02]), torch.tensor([0.2, 0.03, 0.2])
 WALL_LOW, WALL_HIGH = torch.tensor([0.45, 0.0, 0.0]), torch.tensor([0.6, 1.0, 1.0])
 START, LAST = torch.tensor([[0.5, 0.5, 0.3]]), torch.tensor([[0.03, -0.02, 0.02]])
@@ -61,12 +62,13 @@ def violations(actions_BSHA: Tensor) -> int:
     rate = ((actions - before).abs() <= CHANGE.double()).all((-1, -2))
     reached = START.double()[:, None, None] + actions.cumsum(2)
     inside = ((reached >= WALL_LOW.double()) & (reached <= WALL_HIGH.double())).all((-1, -2))
-    return int((~(box & rate & inside)).sum())
+    short = BALL.length(actions[..., :2]) <= BALL.radius
+    return int((~(box & rate & inside & short.all(-1))).sum())
 
 
 def count(name: str, worlds: SimpleNamespace, wanted: int) -> tuple[int, int]:
     world = worlds.direct_world(4, 3)
-    bounds = Intersection(Box.of(LOW, HIGH), (RateLimit.of(CHANGE), Workspace.of(WALL_LOW.tolist(), WALL_HIGH.tolist())))
+    bounds = Intersection(Box.of(LOW, HIGH), (RateLimit.of(CHANGE), Workspace.of(WALL_LOW.tolist(), WALL_HIGH.tolist())), (BALL,))
     planner, state = make_planner(name, LARGE[name]), PlannerState.initial([0])
     seen = bad = seed = 0
     while seen < wanted:
