@@ -149,7 +149,9 @@ def told_costs(cost_S: NDArray[np.float64], off_S: NDArray[np.float64], penalty:
     finite_S = np.isfinite(cost_S)
     if not finite_S.any():
         return None
-    spread = float(np.std(cost_S[finite_S]))
-    told_S = np.where(finite_S, cost_S, 0.0) + penalty * spread * off_S
+    # Above the least cost: what all candidates share must not decide, through rounding, which of two is told to be better.
+    above_S = np.where(finite_S, cost_S - cost_S[finite_S].min(), 0.0)
+    spread = float(np.std(above_S[finite_S]))
+    told_S = above_S + penalty * spread * off_S
     worst = float(told_S[finite_S].max())
     return np.where(finite_S, told_S, worst + max(spread, abs(worst), 1.0))

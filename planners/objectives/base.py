@@ -8,8 +8,9 @@ encoder, horizon and action space.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +33,10 @@ class Outcome:
     """Half the range of each action entry, physical units."""
     situation: Situation
     """The present: measured position, last action."""
+
+
+StepWeights = Literal["last", "uniform", "linear"] | tuple[float, ...]
+"""Which steps of the horizon count: the last, all alike, growing linearly, or one weight per step."""
 
 
 class Term(Protocol):
@@ -71,3 +76,33 @@ class Objective:
 def at_least_float32(values: Tensor) -> Tensor:
     """Widens half precision: costs are summed in float32 or better."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def check_step_weights(weights: StepWeights) -> None:
+    """Refuses weights that cannot be normalised."""
+    if isinstance(weights, str):
+        if weights not in ("last", "uniform", "linear"):
+            raise UserError(f"step_weights: {weights!r} is unknown; choose last, uniform, linear or one number per step")
+    elif not weights or not all(math.isfinite(w) and w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
+        raise UserError(f"step_weights: {weights} is not allowed; give finite numbers of at least 0, not all 0")
+
+
+def weights_H(weights: StepWeights, horizon: int) -> list[float]:
+    """Normalised weight of each step.
+
+    Raises:
+        UserError: Another number of weights than steps.
+    """
+    match weights:
+        case "last":
+            raw = [0.0] * (horizon - 1) + [1.0]
+        case "uniform":
+            raw = [1.0] * horizon
+        case "linear":
+            raw = [float(step + 1) for step in range(horizon)]
+        case _:
+            if len(weights) != horizon:
+                raise UserError(f"step_weights: {len(weights)} weights for a horizon of {horizon}; give one per step")
+            raw = [float(weight) for weight in weights]
+    total = sum(raw)
+    return [weight / total for weight in raw]

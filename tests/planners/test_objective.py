@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,8 +31,8 @@ def test_metrics_are_the_formulas_they_name() -> None:
     z, goal, actions = tensors()
     last, target = z[:, :, -1], goal[:, None]
     expected = {
-        "l2": ((last - target) ** 2).mean((-2, -1)),
-        "l1": (last - target).abs().mean((-2, -1)),
+        "l2": ((last - target) ** 2).mean((-2, -1)) / 2,
+        "l1": (last - target).abs().mean((-2, -1)) * math.sqrt(math.pi) / 2,
         "cosine": (1 - (last * target).sum(-1) / (last.norm(dim=-1) * target.norm(dim=-1))).mean(-1),
     }
     for metric, cost in expected.items():
@@ -43,7 +45,7 @@ def test_metrics_are_the_formulas_they_name() -> None:
 )
 def test_path_costs_are_weighted_means_over_the_steps(weights, normalised) -> None:
     z, goal, actions = tensors()
-    by_step = latent_distance(z, goal[:, None, None])
+    by_step = latent_distance(z, goal[:, None, None]) / 2
     expected = (by_step * torch.tensor(normalised, dtype=torch.float32)).sum(-1)
     assert torch.allclose(LatentDistance(step_weights=weights).cost(outcome(z, goal, actions, UNIT)), expected, atol=1e-6)
 
@@ -106,7 +108,7 @@ def test_gradients_equal_finite_differences(metric) -> None:
         (lambda: LatentDistance(weight=float("nan")), "weight: nan"),
         (lambda: ActionEffort(weight=-1.0), "weight: -1.0"),
         (lambda: Objective(terms=()), "no terms"),
-        (lambda: LatentDistance(step_weights=(1.0,)).weights_H(3), "one per step"),
+        (lambda: LatentDistance(step_weights=(1.0,)).cost(outcome(*tensors())), "one per step"),
     ],
 )
 def test_meaningless_objectives_are_refused(make, says: str) -> None:

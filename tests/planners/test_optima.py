@@ -53,7 +53,7 @@ def linear_quadratic(worlds: SimpleNamespace, seed: int, horizon: int) -> tuple[
 
 
 def riccati_cost(world: Any, z0: Tensor, goal: Tensor, horizon: int, half: float) -> float:
-    """Optimal cost of   sum over t of |z_t - goal|^2 / (D H) + EFFORT |a_t|^2 / (half^2 A H)   by dynamic programming.
+    """Optimal cost of   sum over t of |z_t - goal|^2 / (2 D H) + EFFORT |a_t|^2 / (half^2 A H)   by dynamic programming.
 
     The value function is x' P x of the state x = (z, 1), and z_t - goal is linear in x.
     """
@@ -62,7 +62,7 @@ def riccati_cost(world: Any, z0: Tensor, goal: Tensor, horizon: int, half: float
     transition = np.block([[F, np.zeros((D, 1))], [np.zeros((1, D)), np.eye(1)]])
     control = np.vstack([G, np.zeros((1, A))])
     error = np.hstack([np.eye(D), -g[:, None]])
-    stage = error.T @ error / (D * horizon)
+    stage = error.T @ error / (2 * D * horizon)  # 2: what two unrelated frames cost
     effort = EFFORT * np.eye(A) / (half**2 * A * horizon)
     value = np.zeros((D + 1, D + 1))
     for _ in range(horizon):
