@@ -181,3 +181,17 @@ def test_action_of_another_shape_is_refused(env: Any, shape: tuple[int, ...]) ->
     env.reset(seed=0)
     with pytest.raises(UserError, match="must be"):
         env.step(np.zeros(shape, dtype=np.float32))
+
+
+def test_foreseeing_tells_what_stepping_does_and_changes_nothing(env: Any) -> None:
+    env.reset(seed=3, options={"goal_index": 3})
+    env.step(np.array([0.02, -0.01, 0.0], dtype=np.float32))  # with some momentum
+    actions = np.array([[0.05, 0.0, -0.02], [0.0, 0.03, 0.0], [-0.2, 0.0, 0.05]], dtype=np.float32)
+    before = env._data.qpos.copy(), env._data.qvel.copy(), env._data.time
+    foreseen = env.foresee(actions)
+    assert np.array_equal(env._data.qpos, before[0])
+    assert np.array_equal(env._data.qvel, before[1])
+    assert env._data.time == before[2]
+    assert np.array_equal(env.foresee(actions), foreseen)
+    stepped = [env.step(action)[4]["distance_m"] for action in actions]
+    np.testing.assert_allclose(foreseen, stepped, atol=1e-9)
