@@ -86,20 +86,30 @@ class CartesianServo:
         for tick in range(self._ticks):
             fraction = min(1.0, (tick + 1) * config.tick_s / ramp_s)
             moving = tick * config.tick_s < ramp_s
-            twist = np.zeros(6)
-            twist[:3] = config.gain_per_s * (start + fraction * displacement_m - data.site_xpos[self._site])
+            velocity_m_s = config.gain_per_s * (start + fraction * displacement_m - data.site_xpos[self._site])
             if moving:
-                twist[:3] += displacement_m / ramp_s
-            twist[3:] = config.gain_per_s * self._rotation_error(data)
-            velocity = self._joint_velocity(data, twist)
-            velocity /= max(1.0, float(np.max(np.abs(velocity) / self._max_speed)))
-            # Never drive a joint further towards a limit it has reached.
-            qpos = data.qpos[self._qpos]
-            velocity = np.where((qpos <= self._low) & (velocity < 0), 0.0, velocity)
-            velocity = np.where((qpos >= self._high) & (velocity > 0), 0.0, velocity)
-            data.ctrl[self._ctrl] = velocity
-            mujoco.mj_step(self._model, data, nstep=self._substeps)
-            mujoco.mj_fwdPosition(self._model, data)
+                velocity_m_s += displacement_m / ramp_s
+            self._drive(data, velocity_m_s)
+
+    def hold(self, data: mujoco.MjData, reference_m: NDArray[np.float64], *, num_ticks: int) -> None:
+        """Advances the physics by some periods of the velocity loop while the end effector is drawn to `reference_m` [3], world frame."""
+        for _ in range(num_ticks):
+            self._drive(data, self._config.gain_per_s * (reference_m - data.site_xpos[self._site]))
+
+    def _drive(self, data: mujoco.MjData, velocity_m_s: NDArray[np.float64]) -> None:
+        """One period of the velocity loop: the end effector at a velocity [3], orientation held."""
+        twist = np.zeros(6)
+        twist[:3] = velocity_m_s
+        twist[3:] = self._config.gain_per_s * self._rotation_error(data)
+        velocity = self._joint_velocity(data, twist)
+        velocity /= max(1.0, float(np.max(np.abs(velocity) / self._max_speed)))
+        # Never drive a joint further towards a limit it has reached.
+        qpos = data.qpos[self._qpos]
+        velocity = np.where((qpos <= self._low) & (velocity < 0), 0.0, velocity)
+        velocity = np.where((qpos >= self._high) & (velocity > 0), 0.0, velocity)
+        data.ctrl[self._ctrl] = velocity
+        mujoco.mj_step(self._model, data, nstep=self._substeps)
+        mujoco.mj_fwdPosition(self._model, data)
 
     def solve(self, data: mujoco.MjData, position_m: NDArray[np.float64], *, num_iterations: int = 200) -> float:
         """Puts the arm kinematically at a pose (for resets only: no physics passes).

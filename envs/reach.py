@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -26,6 +27,7 @@ from goalward.envs.physics_guard import disable_autoreset, physics_fault, warnin
 from goalward.envs.rendering import RenderConfig, SceneRenderer
 
 DT_S = 0.25
+TICK_S = 0.01
 MAX_DISPLACEMENT_M = 0.05
 WORKSPACE_LOW_M = (-0.25, -0.58, 0.07)
 WORKSPACE_HIGH_M = (0.25, -0.34, 0.35)
@@ -78,7 +80,7 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         disable_autoreset(self._model)
         self._data = mujoco.MjData(self._model)
         self._servo = CartesianServo(
-            self._model, joints=ARM_JOINTS, site=PINCH_SITE, orientation=np.array(_HAND_DOWN), config=ServoConfig(dt_s=DT_S)
+            self._model, joints=ARM_JOINTS, site=PINCH_SITE, orientation=np.array(_HAND_DOWN), config=ServoConfig(dt_s=DT_S, tick_s=TICK_S)
         )
         self._site = self._model.site(PINCH_SITE).id
         self._arm_qpos = np.array([self._model.joint(j).qposadr[0] for j in ARM_JOINTS])
@@ -109,8 +111,11 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         )
         self._goal: GoalSpec | None = None
         self._goal_m = np.zeros(3)
+        self._reference_m = np.zeros(3)
         self._num_steps = 0
         self._num_inside = 0
+        self._num_waited_ticks = 0
+        self._owed_s = 0.0
         self._ends_on_success = True
 
     # -- Gymnasium ---------------------------------------------------------------------------------------------------------------
@@ -141,7 +146,9 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         goal_pixels = self._pixels()
         self._set_state(np.array(goal.start_qpos))
         self._goal, self._goal_m = goal, np.array(goal.goal_position_m)
-        self._num_steps = self._num_inside = 0
+        self._reference_m = self._position_m()
+        self._num_steps = self._num_inside = self._num_waited_ticks = 0
+        self._owed_s = 0.0
         self._ends_on_success = not collect
         return self._observation(), {"goal_pixels": goal_pixels, "goal_id": goal.id, "distance_m": self._distance_m()}
 
@@ -166,7 +173,9 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
             counts = warning_counts(self._data)
             position = self._position_m()
             action = np.clip(action, -MAX_DISPLACEMENT_M, MAX_DISPLACEMENT_M)
-            self._servo.move(self._data, np.clip(position + action, self._low, self._high) - position)
+            displacement = np.clip(position + action, self._low, self._high) - position
+            self._reference_m = position + displacement
+            self._servo.move(self._data, displacement)
             failure = physics_fault(self._data, counts)
         else:
             failure = "the action is not finite"
@@ -196,11 +205,60 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
 
     # -- beyond Gymnasium: for data collection, evaluation and reports, never for a planner ----------------------------------------
 
+    def wait(self, duration_s: float) -> str | None:
+        """Lets time pass, with the last reference held: what a real arm does while its next action is being planned.
+
+        The physics goes on in ticks of the servo's velocity loop; what is less than a tick is owed to the next wait. Time passes on the
+        observations' clock, but no step is counted, and success is judged at steps alone.
+
+        Args:
+            duration_s: seconds, at least 0; 0 changes nothing.
+
+        Returns:
+            None, or a sentence that names what went wrong in the physics: the episode has failed.
+
+        Raises:
+            UserError: a duration that is none.
+        """
+        if self._goal is None:
+            raise RuntimeError("call reset before wait")
+        if not 0.0 <= duration_s < math.inf:
+            raise UserError(f"duration_s is {duration_s}; must be a finite number of seconds, at least 0")
+        # A tick that lacks a billionth of itself has passed: a sum of durations rounds.
+        num_ticks = math.floor((self._owed_s + duration_s) / TICK_S + 1e-9)
+        self._owed_s = max(0.0, self._owed_s + duration_s - num_ticks * TICK_S)
+        self._num_waited_ticks += num_ticks
+        counts = warning_counts(self._data)
+        self._servo.hold(self._data, self._reference_m, num_ticks=num_ticks)
+        return physics_fault(self._data, counts)
+
     def oracle_action(self) -> NDArray[np.float32]:
         """The scripted oracle: straight to the goal, at most 5 cm per axis, direction kept; float32 [3]."""
         offset = self._goal_m - self._position_m()
         offset /= max(1.0, float(np.max(np.abs(offset))) / MAX_DISPLACEMENT_M)
         return offset.astype(np.float32)
+
+    def foresee(self, actions: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What actions would truly lead to: a judge of predictions, never for a planner.
+
+        Args:
+            actions: float32 [H, 3].
+
+        Returns:
+            Distance to the goal after each action, metres, float64 [H]. The environment itself stays as it is.
+        """
+        data = mujoco.MjData(self._model)
+        signature = mujoco.mjtState.mjSTATE_INTEGRATION
+        state = np.empty(mujoco.mj_stateSize(self._model, signature))
+        mujoco.mj_getState(self._model, self._data, state, signature)
+        mujoco.mj_setState(self._model, data, state, signature)
+        mujoco.mj_forward(self._model, data)
+        distances = []
+        for action in np.clip(np.asarray(actions, dtype=np.float64), -MAX_DISPLACEMENT_M, MAX_DISPLACEMENT_M):
+            position = data.site_xpos[self._site].copy()
+            self._servo.move(data, np.clip(position + action, self._low, self._high) - position)
+            distances.append(float(np.linalg.norm(data.site_xpos[self._site] - self._goal_m)))
+        return np.array(distances)
 
     def make_goal(self, *, index: int, split: str, seed: int) -> GoalSpec:
         """Draws a start and lets the oracle drive to a random goal; the state it ends in, at rest, is the goal.
@@ -292,5 +350,5 @@ class ReachEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         return {
             "pixels": self._pixels(),
             "proprio": proprio.astype(np.float32),
-            "time_s": np.array(self._num_steps * DT_S, dtype=np.float64),
+            "time_s": np.array(self._num_steps * DT_S + self._num_waited_ticks * TICK_S, dtype=np.float64),
         }

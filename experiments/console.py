@@ -55,6 +55,8 @@ def print_summary(results: Mapping[str, Any], report: Path) -> None:
         console.print(
             f"strict: within {100 * strict:g} cm at {env['strict_steps']} steps running; moderate: within {100 * moderate:g} cm at the end"
         )
+    for line in [*decision_lines(results), *detection_lines(results)]:
+        console.print(line, soft_wrap=True)
     for method in results["methods"]:
         if method["failures"]:
             console.print(
@@ -63,6 +65,45 @@ def print_summary(results: Mapping[str, Any], report: Path) -> None:
     if results["resumed_episodes"]:
         console.print(f"{results['resumed_episodes']} episodes were taken over from an interrupted run")
     console.print(f"report: {report}", soft_wrap=True)
+
+
+def decision_lines(results: Mapping[str, Any]) -> list[str]:
+    """How plans came about, where there is more to tell than that every search ran to its end."""
+    lines = []
+    for method in results["methods"]:
+        decisions = method.get("decisions")
+        if not decisions:
+            continue
+        facts = []
+        if set(decisions["stop_reasons"]) - {"iterations"}:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in decisions["stop_reasons"].items())
+            iterations = decisions["iterations"]
+            facts.append(f"{iterations['p50']:g} iterations a plan at the median, {iterations['p5']:g} at the 5th percentile ({reasons})")
+        if decisions["reused"]:
+            facts.append(f"{decisions['reused']} of {decisions['reused'] + decisions['planned']} actions from an earlier plan")
+        if decisions["surprised"]:
+            facts.append(f"{decisions['surprised']} surprises")
+        if facts:
+            lines.append(f"{method['name']}: {'; '.join(facts)}")
+    return lines
+
+
+def detection_lines(results: Mapping[str, Any]) -> list[str]:
+    """Success as the controller sees it, against the true state."""
+    detection = results.get("detection")
+    if not detection:
+        return []
+
+    def said(figures: Mapping[str, Any] | None, about: str) -> str:
+        return f"{about} -" if figures is None else f"{about} {_rate(figures)} %"
+
+    frames, episodes = detection["frames"], detection["episodes"]
+    claims = sum(claim["step"] is not None for claim in detection["claims"])
+    return [
+        f"success seen in latents: frames within {100 * detection['tolerance_m']:g} cm: {said(frames['precision'], 'precision')}, "
+        f"{said(frames['recall'], 'recall')}; claimed in {claims} of {len(detection['claims'])} episodes: "
+        f"{said(episodes['precision'], 'true')}, {said(episodes['recall'], 'of the reached')}"
+    ]
 
 
 def _rate(figures: Mapping[str, Any]) -> str:

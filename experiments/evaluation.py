@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from goalward import UserError
 from goalward.envs.base import EnvInfo
 from goalward.experiments.journal import Journal
-from goalward.experiments.results import EpisodeRecord, finite_json
+from goalward.experiments.results import Decision, EpisodeRecord, finite_json
 
 Observation = Mapping[str, Any]
 Action = NDArray[np.float32]
@@ -46,6 +46,16 @@ class EpisodeStart:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Detector:
+    """Success as a calibrated model sees it."""
+
+    energy: float
+    """Latent distance at and below which a frame counts as being at the goal."""
+    steps: int
+    """So many frames running must be there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
     """One way to act, evaluated beside the others."""
 
@@ -59,6 +69,10 @@ class Method:
     """True when the time of its decisions is worth reporting."""
     energies: Callable[[NDArray[np.uint8], NDArray[np.uint8]], Sequence[float]] | None = None
     """Latent distances [T+1] of frames uint8 [T+1, V, h, w, 3] to a goal uint8 [V, h, w, 3]; called after the episode, untimed."""
+    explain: Callable[[Policy], Decision] | None = None
+    """Tells how a policy's last action came about."""
+    detector: Detector | None = None
+    """How the method tells from energies that a goal is reached, if it can."""
 
 
 def hold_method() -> Method:
@@ -86,7 +100,17 @@ def oracle_method(env: Any) -> Method:
     return Method(name="oracle", role="privileged reference", begin=lambda _: lambda _: env.unwrapped.oracle_action())
 
 
-def run_episode(env: Any, method: Method, *, index: int, seed: int, split: str, warm_up: bool = False) -> EpisodeRecord:
+def run_episode(
+    env: Any,
+    method: Method,
+    *,
+    index: int,
+    seed: int,
+    split: str,
+    warm_up: bool = False,
+    realtime: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> EpisodeRecord:
     """Runs one episode of one method.
 
     Args:
@@ -96,12 +120,15 @@ def run_episode(env: Any, method: Method, *, index: int, seed: int, split: str, 
         seed: seed of the environment and of the method.
         split: manifest.
         warm_up: make one decision first and throw it away: the first of a process also allocates its workspace.
+        realtime: the world goes on, with the last reference held, for as long as a timed method decides.
+        clock: monotonic seconds.
     """
     observation, info = env.reset(seed=seed, options={"goal_index": index, "split": split})
     goal_id, goal_pixels = str(info["goal_id"]), np.array(info["goal_pixels"])
     goal_pixels.flags.writeable = False
     spec: EnvInfo = env.unwrapped.spec_info
     distances, frames, actions, plan_ms = [float(info["distance_m"])], [observation["pixels"]], [], []
+    decisions, waits_s = [], []
     strict = moderate = done = False
     failure: str | None = None
     start = EpisodeStart(goal_pixels=goal_pixels, seed=seed, info=spec)
@@ -110,13 +137,21 @@ def run_episode(env: Any, method: Method, *, index: int, seed: int, split: str, 
             method.begin(start)(observation)
     policy = method.begin(start)
     while not done:
-        began = time.perf_counter()
+        began = clock()
         try:
             action = np.asarray(policy(observation), dtype=np.float32)
         except EpisodeFailed as event:
             failure = str(event)
             break
-        plan_ms.append((time.perf_counter() - began) * 1e3)
+        took_s = clock() - began
+        if realtime and method.timed:
+            failure = env.unwrapped.wait(took_s)
+            if failure is not None:
+                break
+            waits_s.append(took_s)
+        if method.explain is not None:
+            decisions.append(method.explain(policy))
+        plan_ms.append(took_s * 1e3)
         actions.append(tuple(float(a) for a in action))
         observation, _, terminated, truncated, info = env.step(action)
         frames.append(observation["pixels"])
@@ -130,6 +165,7 @@ def run_episode(env: Any, method: Method, *, index: int, seed: int, split: str, 
         method=method.name, index=index, goal_id=goal_id, seed=seed, distances_m=tuple(distances), energies=energies,
         actions=tuple(actions), plan_ms=tuple(plan_ms) if method.timed else (), strict=strict and failure is None,
         moderate=moderate and failure is None, steps=len(actions), failure=failure,
+        decisions=tuple(decisions), waits_s=tuple(waits_s),
     )  # fmt: skip
     return EpisodeRecord.from_json(finite_json(raw.to_json()))
 
@@ -142,6 +178,7 @@ def evaluate(
     seed: int,
     split: str,
     journal: Journal,
+    realtime: bool = False,
     on_episode: Callable[[EpisodeRecord], None] = lambda _: None,
 ) -> dict[str, list[EpisodeRecord]]:
     """Evaluates every method on every goal; episodes found in the journal are not run again.
@@ -156,6 +193,7 @@ def evaluate(
         seed: base seed.
         split: manifest.
         journal: an open journal.
+        realtime: the world goes on while timed methods decide; see `run_episode`.
         on_episode: called after every episode, also for those of the journal.
 
     Returns:
@@ -172,7 +210,8 @@ def evaluate(
         for method in methods:
             record = journal.records.get((method.name, index))
             if record is None:
-                record = run_episode(env, method, index=index, seed=seed + index, split=split, warm_up=method.name in cold)
+                cool = method.name in cold
+                record = run_episode(env, method, index=index, seed=seed + index, split=split, warm_up=cool, realtime=realtime)
                 cold.discard(method.name)
                 journal.append(record)
             on_episode(record)

@@ -53,6 +53,12 @@ class PlanEvalCommand:
     """Iterations per plan; none given: the planner's default."""
     horizon: int | None = None
     """Actions in a plan; none given: the controller's default."""
+    execute_steps: int | None = None
+    """Actions executed from each plan at most, as long as nothing surprises; none given: 1."""
+    budget_ms: float | None = None
+    """Plan by a deadline, this long after the observation; none given: the planner's full budget."""
+    realtime: bool = False
+    """Let the simulated world go on while the planner thinks."""
     split: Literal["test", "validation"] = "test"
     """Goals to use: test for figures that are published, validation for tuning."""
     references: bool = True
@@ -68,10 +74,13 @@ class PlanEvalCommand:
 
     def __post_init__(self) -> None:
         """Checks every number."""
-        for name, low in (("episodes", 1), ("num_samples", 1), ("num_iterations", 1), ("horizon", 1), ("max_cards", 3)):
+        counts = ("episodes", "num_samples", "num_iterations", "horizon", "execute_steps")
+        for name, low in (*((count, 1) for count in counts), ("max_cards", 3)):
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UserError(f"{name} is {value}; must be at least {low}")
+        if self.budget_ms is not None and not 0.0 < self.budget_ms < float("inf"):
+            raise UserError(f"budget_ms is {self.budget_ms}; must be a positive number of milliseconds")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed is {self.seed}; must lie in 0 .. {2**31 - 1}")
 
@@ -116,8 +125,12 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
     folder = config.report or Path("reports") / f"{env_name}-{config.planner}"
     env, model = open_env_and_model(config, env_name)
     try:
+        if config.realtime and not hasattr(env.unwrapped, "wait"):
+            raise UserError(f"realtime: environment {env_name!r} cannot go on while the planner thinks; leave --realtime out")
         check_folder(folder)
-        method = planner_method(model, config.planner, settings, horizon=config.horizon)
+        method = planner_method(
+            model, config.planner, settings, horizon=config.horizon, execute_steps=config.execute_steps, budget_ms=config.budget_ms
+        )
         resolved = dataclasses.asdict(config) | {
             "env": env_name,
             "model": config.model or env_name,
@@ -174,7 +187,8 @@ def evaluate_methods(
     Args:
         env: a goal-image environment.
         method: what is evaluated.
-        config: resolved configuration with `episodes`, `seed`, `split`, `references` and `max_cards`; stored with the results.
+        config: resolved configuration with `episodes`, `seed`, `split`, `references` and `max_cards`, and `realtime` where it is wanted;
+            stored with the results.
         hashes: what the results depend on.
         folder: of the report.
         command: what makes these results again.
@@ -182,6 +196,7 @@ def evaluate_methods(
     Returns:
         The content of `results.json`.
     """
+    from goalward.experiments.detection import detection_figures
     from goalward.experiments.doctor import machine, versions
     from goalward.experiments.evaluation import evaluate, hold_method, oracle_method, random_method
     from goalward.experiments.journal import Journal, config_key
@@ -204,6 +219,7 @@ def evaluate_methods(
                 seed=config["seed"],
                 split=config["split"],
                 journal=journal,
+                realtime=config.get("realtime", False),
                 on_episode=on_episode,
             )
         results: dict[str, Any] = finite_json(
@@ -218,6 +234,12 @@ def evaluate_methods(
                 "seeds": {"base": config["seed"], "rule": "episode k: environment and method both get base + k"},
                 "hashes": hashes,
                 "methods": [summarise(m.name, episodes[m.name], role=m.role) for m in methods],
+                "detection": detection_figures(
+                    episodes[method.name],
+                    method.detector,
+                    tolerance_m=env_facts["strict_tolerance_m"],
+                    strict_steps=env_facts["strict_steps"],
+                ),
                 "paired": paired_tests(episodes, planner=method.name),
                 "wall_s": time.monotonic() - began,
                 "resumed_episodes": journal.num_resumed,

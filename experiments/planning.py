@@ -6,13 +6,17 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from goalward import UserError
-from goalward.experiments.evaluation import Action, EpisodeFailed, EpisodeStart, Method, Observation, Policy
+from goalward.experiments.evaluation import Action, Detector, EpisodeFailed, EpisodeStart, Method, Observation, Policy
+from goalward.experiments.results import Decision
+
+if TYPE_CHECKING:
+    from goalward.planners.control.controller import Controller
 
 
 def planner_config(planner: str, *, num_samples: int | None, num_iterations: int | None) -> Any:
@@ -41,7 +45,47 @@ def planner_config(planner: str, *, num_samples: int | None, num_iterations: int
     return dataclasses.replace(default, **changes)
 
 
-def planner_method(model: Any, planner: str, config: Any, *, horizon: int | None = None) -> Method:
+class ControllerPolicy:
+    """A controller as a policy that can tell how its last action came about."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+
+    def __call__(self, observation: Observation) -> Action:
+        """Chooses an action.
+
+        Raises:
+            EpisodeFailed: the controller holds.
+        """
+        action = self.controller.act(observation)
+        if self.controller.last_hold_reason is not None:  # a simulator's frames are sound: nothing here is transient
+            raise EpisodeFailed(f"the planner could not act: {self.controller.last_hold_reason}")
+        return action
+
+    def last_decision(self) -> Decision:
+        """How the last action came about."""
+        state = self.controller.state
+        assert state.plan is not None
+        reused = state.reused
+        return Decision(
+            stop="reused" if reused else state.plan.stop_reason[0],
+            iterations=0 if reused else state.plan.num_iterations,
+            surprise=state.surprise,
+            surprised=state.surprised,
+            success=state.success,
+        )
+
+
+def planner_method(
+    model: Any,
+    planner: str,
+    config: Any,
+    *,
+    horizon: int | None = None,
+    execute_steps: int | None = None,
+    budget_ms: float | None = None,
+    objective: Any = None,
+) -> Method:
     """Makes the method.
 
     A decision is timed from the observation to the action: encoding, priming and search.
@@ -51,27 +95,37 @@ def planner_method(model: Any, planner: str, config: Any, *, horizon: int | None
         planner: registered name.
         config: the planner's configuration.
         horizon: actions in a plan; None for the controller's default.
+        execute_steps: actions executed from each plan at most; None for the controller's default.
+        budget_ms: plan by a deadline, this long after the observation; None for the planner's full budget.
+        objective: what is wanted; None for the controller's default.
     """
+    given = {"horizon": horizon, "execute_steps": execute_steps, "budget_ms": budget_ms, "objective": objective}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
     def begin(start: EpisodeStart) -> Policy:
         from goalward.planners.control.controller import make_controller
 
         info = start.info
-        options: dict[str, Any] = {} if horizon is None else {"horizon": horizon}
         workspace = (info.workspace_low_m.tolist(), info.workspace_high_m.tolist())
         controller = make_controller(
             model, start.goal_pixels, planner=planner, planner_config=config, workspace=workspace, seed=start.seed, **options
         )
+        return ControllerPolicy(controller)
 
-        def act(observation: Observation) -> Action:
-            action = controller.act(observation)
-            if controller.last_hold_reason is not None:  # a simulator's frames are sound: nothing here is transient
-                raise EpisodeFailed(f"the planner could not act: {controller.last_hold_reason}")
-            return action
+    def explain(policy: Policy) -> Decision:
+        assert isinstance(policy, ControllerPolicy)
+        return policy.last_decision()
 
-        return act
-
-    return Method(name=planner, role="planner", begin=begin, timed=True, energies=lambda frames, goal: latent_energies(model, frames, goal))
+    calibration = getattr(model, "calibration", None)
+    return Method(
+        name=planner,
+        role="planner",
+        begin=begin,
+        timed=True,
+        energies=lambda frames, goal: latent_energies(model, frames, goal),
+        explain=explain,
+        detector=None if calibration is None else Detector(energy=calibration.success_energy, steps=calibration.success_steps),
+    )
 
 
 def latent_energies(model: Any, frames_TVhw3: NDArray[np.uint8], goal_Vhw3: NDArray[np.uint8]) -> Sequence[float]:
@@ -94,7 +148,8 @@ def latent_energies(model: Any, frames_TVhw3: NDArray[np.uint8], goal_Vhw3: NDAr
 
 
 def model_hashes(name_or_path: str, model: Any) -> dict[str, str]:
-    """SHA-256 of the model's description (which pins its weights), of its encoder and of the data it was trained on."""
+    """SHA-256 of the model's description (which pins its weights) and its calibration, of its encoder and of the data it was trained on."""
+    from goalward.wm.checkpoint import CALIBRATION_JSON
     from goalward.wm.model import shipped_models
 
     folder = Path(name_or_path)
@@ -103,7 +158,9 @@ def model_hashes(name_or_path: str, model: Any) -> dict[str, str]:
 
         folder = Path(goalward.wm.__path__[0]) / "weights" / name_or_path
     description = model.description
-    return {
+    calibration = folder / CALIBRATION_JSON
+    calibrated = {"calibration": hashlib.sha256(calibration.read_bytes()).hexdigest()} if calibration.exists() else {}
+    return calibrated | {
         "model": hashlib.sha256((folder / "model.json").read_bytes()).hexdigest(),
         "encoder": description.encoder.fingerprint,
         "data": description.data_hash,

@@ -42,7 +42,9 @@ def replay(env: Any, record: EpisodeRecord, *, split: str, scene_px: int | None 
     goal = np.array(info["goal_pixels"])
     draw = getattr(env.unwrapped, "render_report", None) if scene_px else None
     frames, scenes, distances = [observation["pixels"]], [draw(scene_px)] if draw else [], [float(info["distance_m"])]
-    for action in record.actions:
+    for step, action in enumerate(record.actions):
+        if record.waits_s:
+            env.unwrapped.wait(record.waits_s[step])
         observation, _, _, _, info = env.step(np.array([math.nan if a is None else a for a in action], dtype=np.float32))
         frames.append(observation["pixels"])
         distances.append(float(info["distance_m"]))

@@ -166,6 +166,19 @@ def _tiles(results: Mapping[str, Any], planner: Mapping[str, Any]) -> str:
     if plan["p50"] is not None:
         rate = f"{1e3 / plan['p50']:.0f}" if plan["p50"] < 500 else f"{1e3 / plan['p50']:.1f}"
         tiles.append((f"{plan['p50']:.0f} <small>ms</small>", f"median decision, {rate} a second; p95 {plan['p95']:.0f} ms"))
+    detection = results.get("detection")
+    if detection and detection["episodes"]["precision"] is not None:
+        true, recall = detection["episodes"]["precision"], detection["frames"]["recall"]
+        about = f"of {true['trials']} claims of success, by latents alone, were true"
+        tiles.append((percent(true["rate"]), about + ("" if recall is None else f"; {percent(recall['rate'])} of near frames seen")))
+    decisions = planner.get("decisions")
+    if decisions and decisions["stop_reasons"].get("deadline"):
+        cut = decisions["stop_reasons"]["deadline"]
+        about = f"iterations a plan at the median; {cut} of {decisions['planned']} ended by deadline"
+        tiles.append((f"{decisions['iterations']['p50']:g}", about))
+    if decisions and decisions["reused"]:
+        share = decisions["reused"] / (decisions["reused"] + decisions["planned"])
+        tiles.append((percent(share), f"of actions from an earlier plan; {decisions['surprised']} surprises"))
     if planner.get("failures"):
         tiles.append((str(planner["failures"]), "episodes broken off as failed"))
     return "".join(f'<div class="tile"><b>{value}</b><span>{about}</span></div>' for value, about in tiles)

@@ -1,16 +1,18 @@
 """What an evaluation leaves behind: episode records, `results.json`, and how both are read and written.
 
-`results.json`, schema 1:
+`results.json`, schema 2:
 
-    schema, command, created            1; the command line; UTC time
+    schema, command, created            2; the command line; UTC time
     config, env, machine, versions      what ran, on what
     seeds                               {"base": s, "rule": how an episode's seed follows from it}
     hashes                              sha256 of the model, its encoder and the goal manifest
     methods                             list of {"name", "strict": {"rate", "low", "high"}, "moderate": {...},
-                                        "plan_ms": {"p50", "p95", "p99"}, "final_distance_m": {"median", "p90"}, ...};
-                                        null where a figure does not exist
+                                        "plan_ms": {"p50", "p95", "p99"}, "final_distance_m": {"median", "p90"},
+                                        "decisions": how plans came about, ...}; null where a figure does not exist
+    detection                           success as the controller sees it against the true state, see `detection.py`; null without a
+                                        calibrated model
     paired                              exact paired tests of the planner against every reference
-    episodes                            every episode of every method, with its distances, energies and actions
+    episodes                            every episode of every method, with its distances, energies, actions and decisions
     wall_s, resumed_episodes            duration of this run; episodes taken over from an interrupted one
 
 JSON has no infinities: a figure that is not finite is null.
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -29,8 +32,38 @@ from goalward import UserError
 from goalward.datasets.durable import replace_file
 from goalward.experiments.statistics import Rate, compare_paired, percentile
 
-SCHEMA = 1
+SCHEMA = 2
 RESULTS_NAME = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """How one action came about."""
+
+    stop: str
+    """Why the search ended (`iterations`, `converged`, `deadline`), or `reused` for an action of an earlier plan."""
+    iterations: int
+    """Iterations of the search; 0 for a reused plan."""
+    surprise: float | None
+    """Distance of the observation from what the plan had predicted, in units of the model's typical error; None where not known."""
+    surprised: bool
+    """Whether that was too much, so that plan and warm start were dropped."""
+    success: bool | None
+    """Whether the controller held the goal to be reached; None for a model that is not calibrated."""
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Reads a decision.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type.
+        """
+        kinds = {"stop": str, "iterations": int, "surprise": (float, int, type(None)), "surprised": bool, "success": (bool, type(None))}
+        if not isinstance(raw, Mapping) or set(raw) != set(kinds):
+            raise ValueError(f"fields of a decision must be {', '.join(kinds)}")
+        if wrong := [name for name, kind in kinds.items() if not isinstance(raw[name], kind)]:  # type: ignore[arg-type]
+            raise ValueError(f"a decision has a field of a wrong type: {', '.join(wrong)}")
+        return cls(**raw)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +94,10 @@ class EpisodeRecord:
     """Steps taken, T."""
     failure: str | None
     """Why the episode was broken off, or None; a failed episode is no success of either kind."""
+    decisions: tuple[Decision, ...] = ()
+    """How every action came about [T]; empty for a method that does not tell."""
+    waits_s: tuple[float, ...] = ()
+    """How long the world went on before every action [T], in real time; empty where it stood still during decisions."""
 
     @property
     def final_distance_m(self) -> float:
@@ -97,6 +134,7 @@ class EpisodeRecord:
                 distances_m=tuple(raw["distances_m"]), energies=None if energies is None else tuple(energies),
                 actions=tuple(tuple(row) for row in raw["actions"]), plan_ms=tuple(raw["plan_ms"]),
                 strict=bool(raw["strict"]), moderate=bool(raw["moderate"]), steps=int(raw["steps"]), failure=raw["failure"],
+                decisions=tuple(map(Decision.from_json, raw["decisions"])), waits_s=tuple(map(float, raw["waits_s"])),
             )  # fmt: skip
         except TypeError as error:
             raise ValueError(f"an episode has a field of a wrong type: {error}") from error
@@ -123,9 +161,27 @@ def summarise(name: str, episodes: Sequence[EpisodeRecord], *, role: str) -> dic
         "steps_to_success": {"median": percentile(steps, 50), "p90": percentile(steps, 90)},
         "plan_ms": {f"p{p}": percentile(plan_ms, p) for p in (50, 95, 99)} | {"calls": len(plan_ms)},
         "failures": sum(e.failure is not None for e in episodes),
+        "decisions": count_decisions([decision for e in episodes for decision in e.decisions]),
     }
     cleaned: dict[str, Any] = finite_json(entry)
     return cleaned
+
+
+def count_decisions(decisions: Sequence[Decision]) -> dict[str, Any] | None:
+    """How plans came about: searches and reuses, iterations, why searches stopped, surprises; None where there is nothing to count."""
+    if not decisions:
+        return None
+    planned = [decision for decision in decisions if decision.stop != "reused"]
+    iterations = [float(decision.iterations) for decision in planned]
+    surprises = [decision.surprise for decision in decisions if decision.surprise is not None]
+    return {
+        "planned": len(planned),
+        "reused": len(decisions) - len(planned),
+        "iterations": {"p5": percentile(iterations, 5), "p50": percentile(iterations, 50), "max": max(iterations, default=None)},
+        "stop_reasons": dict(sorted(Counter(decision.stop for decision in planned).items())),
+        "surprise": {"p50": percentile(surprises, 50), "p99": percentile(surprises, 99)},
+        "surprised": sum(decision.surprised for decision in decisions),
+    }
 
 
 def paired_tests(episodes: Mapping[str, Sequence[EpisodeRecord]], *, planner: str) -> list[dict[str, Any]]:

@@ -109,10 +109,9 @@ class Problem:
     """Duration of one action in seconds."""
     start_time_s: tuple[float, ...]
     """When the first action of each of the B plans begins, seconds on the observations' clock."""
-    knots: Knots | None = None
-    """Describes plans by few values in time; None: by every action."""
+    knots: Knots | None = None  # None: every action is a variable of its own
     z_BTND: Tensor | None = None
-    """Latents of the observed frames that the context was primed with; needed by planners that predict from other states (grasp)."""
+    """What the context was primed with; needed by planners that predict from other states (grasp)."""
 
     def __post_init__(self) -> None:
         """Refuses problems that no planner could solve."""
@@ -142,7 +141,7 @@ class Plan:
     cost_B: Tensor
     """Cost of these actions, float32; +inf where the plan failed."""
     best_cost_BI: Tensor
-    """Best cost seen up to each iteration, float32; I iterations."""
+    """Best cost seen up to each of I iterations, float32."""
     mean_cost_BI: Tensor
     """Mean cost of the iteration's finite candidates, float32; +inf where there was none."""
     num_iterations_B: Tensor
@@ -163,9 +162,7 @@ class Plan:
 
     def problem(self, index: int) -> Plan:
         """Cuts out the plan of one problem, as a batch of one."""
-        cut: dict[str, Any] = {
-            name: value[index : index + 1] for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)
-        }
+        cut: dict[str, Any] = {n: v[index : index + 1] for n in self.__slots__ if isinstance(v := getattr(self, n), Tensor)}
         return replace(self, **cut, stop_reason=(self.stop_reason[index],))
 
 
@@ -179,8 +176,7 @@ class PlannerState:
     """How often each problem was planned; random numbers derive from (seed, step)."""
     actions_BHA: Tensor | None = None
     """Actions of the previous plans, or their knots, for the warm start."""
-    others_BEHA: Tensor | None = None
-    """Other good plans of the previous step, the best first, where a planner keeps them."""
+    others_BEHA: Tensor | None = None  # other good ones, the best first, where a planner keeps them
     start_time_s: tuple[float, ...] = ()
     """When those plans began; -inf says that a problem has none."""
 

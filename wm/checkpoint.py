@@ -2,6 +2,7 @@
 
     model.json             what it is: sizes, environment, statistics, encoder, data, versions; with a checksum of itself
     predictor.safetensors  weights and the mean latent; its SHA-256 stands in model.json
+    calibration.json       where `goalward calibrate` has run, see `calibration.py`
     encoder/               a copy of the encoder, unless it is one that ships with the package
 
 The tensors are written first and `model.json` last. Reading believes nothing: names, shapes, dtypes, finite values, hashes and ranges are
@@ -32,6 +33,7 @@ from goalward.wm.base import EnvSignature
 from goalward.wm.predictor import LatentPredictor, PredictorConfig
 
 MODEL_JSON = "model.json"
+CALIBRATION_JSON = "calibration.json"
 TENSORS = "predictor.safetensors"
 ENCODER_FOLDER = "encoder"
 FORMAT = "goalward-model"
@@ -133,6 +135,8 @@ def save_model(
             (folder / ENCODER_FOLDER).mkdir(exist_ok=True)
             for name, data in encoder_files.items():
                 write_file(folder / ENCODER_FOLDER / name, data)
+        # Measured on the old model, it would be refused beside the new one.
+        (folder / CALIBRATION_JSON).unlink(missing_ok=True)
         replace_file(folder / TENSORS, raw)
         replace_file(folder / MODEL_JSON, json.dumps(body, indent=1, sort_keys=True).encode() + b"\n")
     except OSError as error:
@@ -166,7 +170,7 @@ def read_model(folder: Path) -> tuple[ModelDescription, LatentPredictor, Tensor]
     if changed:
         faults.append(f"{MODEL_JSON} was changed after it was written (checksum)")
     sha256 = body.pop("tensors_sha256", None)
-    description = _build(ModelDescription, {k: v for k, v in body.items() if k not in ("format", "schema")}, "", faults)
+    description = build_strictly(ModelDescription, {k: v for k, v in body.items() if k not in ("format", "schema")}, "", faults)
     tensors = _read_tensors(folder / TENSORS, sha256, faults)
     predictor = None
     if description is not None:
@@ -225,32 +229,32 @@ def _tensor_faults(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ..
     return found
 
 
-def _build(kind: Any, raw: Any, where: str, faults: list[str]) -> Any:
+def build_strictly(kind: Any, raw: Any, where: str, faults: list[str], *, source: str = MODEL_JSON) -> Any:
     """Makes a dataclass from JSON, strictly; every fault is noted, and None returned if there is one."""
     if not isinstance(raw, dict):
-        faults.append(f"{MODEL_JSON}: {where or 'content'} must be an object")
+        faults.append(f"{source}: {where or 'content'} must be an object")
         return None
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
     prefix = f"{where}." if where else ""
     before = len(faults)
-    faults += [f"{MODEL_JSON}: {prefix}{name} is missing" for name in names if name not in raw]
-    faults += [f"{MODEL_JSON}: {prefix}{name[:40]} is unknown" for name in raw if name not in names]
-    values = {name: _value(hints[name], raw[name], f"{prefix}{name}", faults) for name in names if name in raw}
+    faults += [f"{source}: {prefix}{name} is missing" for name in names if name not in raw]
+    faults += [f"{source}: {prefix}{name[:40]} is unknown" for name in raw if name not in names]
+    values = {name: _value(hints[name], raw[name], f"{prefix}{name}", faults, source) for name in names if name in raw}
     if len(faults) > before:
         return None
     try:
         return kind(**values)
     except UserError as error:
-        faults.append(f"{MODEL_JSON}: {prefix}{error}")
+        faults.append(f"{source}: {prefix}{error}")
         return None
 
 
-def _value(kind: Any, raw: Any, where: str, faults: list[str]) -> Any:
+def _value(kind: Any, raw: Any, where: str, faults: list[str], source: str) -> Any:
     if dataclasses.is_dataclass(kind):
-        return _build(kind, raw, where, faults)
+        return build_strictly(kind, raw, where, faults, source=source)
     if typing.get_origin(kind) is tuple and isinstance(raw, list):
-        return tuple(_value(typing.get_args(kind)[0], entry, f"{where}[{i}]", faults) for i, entry in enumerate(raw))
+        return tuple(_value(typing.get_args(kind)[0], entry, f"{where}[{i}]", faults, source) for i, entry in enumerate(raw))
     if kind is float and type(raw) in (int, float) and abs(raw) < 1e300 and math.isfinite(raw):
         return float(raw)
     if kind in (int, str, bool) and type(raw) is kind and not (kind is int and abs(raw) > 2**53):
@@ -258,5 +262,5 @@ def _value(kind: Any, raw: Any, where: str, faults: list[str]) -> Any:
     if typing.get_origin(kind) is dict and isinstance(raw, dict):
         return raw
     readable = kind if isinstance(kind, types.GenericAlias) else getattr(kind, "__name__", kind)
-    faults.append(f"{MODEL_JSON}: {where} must be {readable}")
+    faults.append(f"{source}: {where} must be {readable}")
     return None

@@ -22,7 +22,10 @@ from torch import Tensor
 
 from goalward import UserError
 from goalward.wm.base import Encoder, EnvSignature, inference_dtype
+from goalward.wm.calibration import Calibration, read_calibration
 from goalward.wm.checkpoint import ENCODER_FOLDER, MODEL_JSON, ModelDescription, read_model
+from goalward.wm.compiled import CompiledRollout
+from goalward.wm.invariance import parts_of_batch
 from goalward.wm.predictor import LatentPredictor, PredictorContext
 from goalward.wm.statistics import LatentStatistics, VectorStatistics
 
@@ -41,6 +44,7 @@ class WorldModel:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
+        compile: bool = False,
     ) -> None:
         """Joins the parts; most users call `load_model`.
 
@@ -51,11 +55,13 @@ class WorldModel:
             encoder: The encoder the description names.
             device: Where to predict.
             dtype: Precision inside the predictor; None picks bfloat16 where the hardware is fast at it. Latents are float32 anyway.
+            compile: Compile rollouts without gradients for their exact shape, see `wm/compiled.py`.
 
         Raises:
             UserError: The encoder is another one than the description names.
         """
         self.description = description
+        self.calibration: Calibration | None = None
         self.device = torch.device(device)
         self.dtype = dtype or inference_dtype(self.device)
         tokens = encoder.tokens_per_view * len(description.env.cameras)
@@ -75,6 +81,7 @@ class WorldModel:
         )
         self._predictor.load_state_dict(predictor.state_dict())
         self._predictor.to(self.device, self.dtype).requires_grad_(False)
+        self._compiled = CompiledRollout(self._predictor, self.device) if compile else None
         self._latent = LatentStatistics(mean_ND=mean_ND.to(self.device), scale=description.latent_scale)
         self._action = VectorStatistics(
             mean=torch.tensor(description.action_mean, device=self.device), std=torch.tensor(description.action_std, device=self.device)
@@ -141,7 +148,11 @@ class WorldModel:
             )
         frames = pixels.reshape(-1, size, size, 3)
         tokens = self.encoder.encode(frames).to(self.device, torch.float32)
-        return self._latent.normalise(tokens.reshape(shape[0], -1, self.description.dim))
+        return self.normalise(tokens.reshape(shape[0], -1, self.description.dim))
+
+    def normalise(self, z_BND: Tensor) -> Tensor:
+        """Turns latents as the encoder gives them, all views together, into those that the model predicts."""
+        return self._latent.normalise(z_BND)
 
     @torch.no_grad()
     def prime(self, z_BTND: Tensor) -> PredictorContext:
@@ -154,17 +165,28 @@ class WorldModel:
         if z_BTND.ndim != 4 or tuple(z_BTND.shape[1:]) != expected:
             sizes = ", ".join(map(str, expected))
             raise UserError(f"latents have shape {list(z_BTND.shape)}, must be [B, {sizes}]; repeat the first frame at a start")
-        return self._predictor.prime(z_BTND.to(self.device, torch.float32))
+        z_BTND = z_BTND.to(self.device, torch.float32)
+        parts = self._parts(len(z_BTND), expected[0] * expected[1])
+        if parts is None:
+            return self._predictor.prime(z_BTND)
+        return PredictorContext.join([self._predictor.prime(z_BTND[part]) for part in parts])
 
-    def rollout(self, context: PredictorContext, actions_BSHA: Tensor) -> Tensor:
+    def rollout(
+        self, context: PredictorContext, actions_BSHA: Tensor, *, tokens: Tensor | None = None, layers: int | None = None
+    ) -> Tensor:
         """Predicts the latents after each action of each candidate.
+
+        On a CPU, what is predicted for a problem does not depend on the other problems of the batch, to the last bit.
 
         Args:
             context: From `prime`, of B problems.
             actions_BSHA: Physical units.
+            tokens: Predict these tokens of a frame alone, int64 [n]: cheaper and coarser, since they no longer see the others; None
+                predicts all N.
+            layers: Run the predictor's first layers alone, so many of them, coarser still; None runs all.
 
         Returns:
-            z_BSHND, normalised, float32; carries gradients if the actions do.
+            z_BSHND, normalised, float32; carries gradients if the actions do. With `tokens`, N is n.
 
         Raises:
             UserError: Another shape.
@@ -172,7 +194,21 @@ class WorldModel:
         actions = len(self.action_names)
         if actions_BSHA.ndim != 4 or actions_BSHA.shape[0] != context.num_problems or actions_BSHA.shape[3] != actions:
             raise UserError(f"actions have shape {list(actions_BSHA.shape)}, must be [{context.num_problems}, S, H, {actions}]")
-        return self._predictor.rollout(context, self._action.normalise(actions_BSHA.to(self.device, torch.float32)))
+        actions_BSHA = self._action.normalise(actions_BSHA.to(self.device, torch.float32))
+        num_tokens = self.description.num_tokens if tokens is None else len(tokens)
+        parts = self._parts(context.num_problems, actions_BSHA.shape[1] * num_tokens)
+        if parts is None:
+            return self._rolled(context, actions_BSHA, tokens, layers)
+        rolled = [self._rolled(context.take(part), actions_BSHA[part], tokens, layers) for part in parts]
+        return torch.cat(rolled)
+
+    def _rolled(self, context: PredictorContext, actions_BSHA: Tensor, tokens: Tensor | None, layers: int | None) -> Tensor:
+        if self._compiled is None or torch.is_grad_enabled() or tokens is not None or layers is not None:
+            return self._predictor.rollout(context, actions_BSHA, tokens=tokens, layers=layers)
+        return self._compiled(context, actions_BSHA)
+
+    def _parts(self, num_problems: int, num_rows: int) -> list[list[int]] | None:
+        return parts_of_batch(num_problems, num_rows, self._predictor.widths, device=self.device, dtype=self.dtype)
 
     def check_env(self, info: object) -> None:
         """Makes sure that an environment or a dataset is of the kind this model was trained on.
@@ -192,13 +228,22 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in _WEIGHTS.glob(f"*/{MODEL_JSON}")))
 
 
-def load_model(name_or_path: str | Path, device: torch.device | str = "cpu", *, dtype: torch.dtype | None = None) -> WorldModel:
+def load_model(
+    name_or_path: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    dtype: torch.dtype | None = None,
+    compile: bool = False,
+    calibrated: bool = True,
+) -> WorldModel:
     """Loads a world model.
 
     Args:
         name_or_path: Name of a model in the package, such as "reach", or a folder written by `goalward train`.
         device: "cpu", "cuda", ...
         dtype: Precision inside the predictor; None picks bfloat16 where the hardware is fast at it.
+        compile: Compile rollouts without gradients for their exact shape: tens of seconds once per shape, then faster.
+        calibrated: Read the calibration too, where there is one; False leaves it alone.
 
     Raises:
         UserError: Unknown name, no such folder, or a folder that is damaged (everything found wrong, in one line).
@@ -206,11 +251,13 @@ def load_model(name_or_path: str | Path, device: torch.device | str = "cpu", *, 
     from goalward.wm.encoders import load_encoder
 
     check_device(device)
-    folder = _resolve(name_or_path)
+    folder = model_folder(name_or_path)
     description, predictor, mean_ND = read_model(folder)
     origin: Any = description.encoder.name if description.encoder.shipped else folder / ENCODER_FOLDER
     encoder = load_encoder(origin, device=device)
-    return WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype)
+    model = WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype, compile=compile)
+    model.calibration = read_calibration(folder) if calibrated else None
+    return model
 
 
 def check_device(device: torch.device | str) -> torch.device:
@@ -228,7 +275,12 @@ def check_device(device: torch.device | str) -> torch.device:
     return found
 
 
-def _resolve(name_or_path: str | Path) -> Path:
+def model_folder(name_or_path: str | Path) -> Path:
+    """Finds a model of the package by name, or a folder.
+
+    Raises:
+        UserError: Neither.
+    """
     names = shipped_models()
     if str(name_or_path) in names:
         return _WEIGHTS / str(name_or_path)

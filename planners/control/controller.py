@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from goalward import UserError
 from goalward.planners.actions import ActionSet, Box, Intersection, Workspace
 from goalward.planners.base import Plan, Planner, WorldModel
+from goalward.planners.control.monitor import Calibration
 from goalward.planners.control.observation import displacement_dims
-from goalward.planners.control.receding_horizon import ControllerConfig, RecedingHorizon
+from goalward.planners.control.receding_horizon import RecedingHorizon
+from goalward.planners.control.state import ControllerConfig, GoalMode
 from goalward.planners.methods.search import Clock
 from goalward.planners.objectives import Objective
 from goalward.planners.registry import make_planner
@@ -27,7 +29,7 @@ class Controller:
 
     Args:
         policy: What decides.
-        goal_pixels: uint8 [V, h, w, 3].
+        goal_pixels: uint8 [V, h, w, 3], or several goals, [G, V, h, w, 3].
         seed: Of the planner's random numbers.
     """
 
@@ -49,7 +51,7 @@ class Controller:
         self.state = self.policy.start(goal_pixels, seed=seed)
 
     def set_goal(self, goal_pixels: Any) -> None:
-        """Changes the goal in mid-episode; the previous plan is dropped."""
+        """Changes the goal, or goals, in mid-episode; the previous plan is dropped."""
         self.state = self.policy.new_goal(self.state, goal_pixels)
 
     @property
@@ -69,8 +71,27 @@ class Controller:
 
     @property
     def last_energy(self) -> float:
-        """Distance of the last observation's latents from the goal's: mean squared difference."""
+        """Distance of the last observation's latents from the goal's (the nearest goal's): mean squared difference."""
         return self.state.energy
+
+    @property
+    def last_surprise(self) -> float | None:
+        """How far the last observation was from what the plan predicted, in units of the model's typical error.
+
+        None if the model is not calibrated, and where there was no prediction to compare with: at the start, after a fault, after a new
+        goal.
+        """
+        return self.state.surprise
+
+    @property
+    def last_success(self) -> bool | None:
+        """Whether the goal (the last of a sequence) is reached, judged by latents alone; None if the model is not calibrated."""
+        return self.state.success
+
+    @property
+    def goal_index(self) -> int:
+        """Which goal of a sequence is pursued, from 0."""
+        return self.state.goal_index
 
 
 def make_controller(
@@ -85,6 +106,9 @@ def make_controller(
     horizon: int = 3,
     execute_steps: int = 1,
     budget_ms: float | None = None,
+    surprise_threshold: float | None = None,
+    goal_mode: GoalMode = "any",
+    calibration: Calibration | None = None,
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> Controller:
@@ -92,7 +116,7 @@ def make_controller(
 
     Args:
         model: A world model, such as `goalward.load_model("reach")`.
-        goal_pixels: uint8 [V, h, w, 3], one frame per camera of the model.
+        goal_pixels: uint8 [V, h, w, 3], one frame per camera of the model; or several goals, [G, V, h, w, 3], see `goal_mode`.
         planner: Registered name, or a planner.
         planner_config: The named planner's configuration; None for its defaults.
         workspace: Lower and upper corner [3] of the box the end effector must not leave, metres, in the frame of the proprio entries
@@ -101,15 +125,20 @@ def make_controller(
         objective: What is wanted; None for the squared latent distance averaged over the predicted frames (the last frame alone does not
             care when the arm arrives, and reached 80 % of 25 validation goals instead of all).
         horizon: Actions in a plan.
-        execute_steps: Actions executed from each plan.
+        execute_steps: Actions executed from each plan at most; with a calibrated model, a surprise ends a plan before.
         budget_ms: Plan by a deadline, this long after the observation; None for the planner's full budget.
+        surprise_threshold: Surprise above which a plan and its warm start are dropped at once; None for the calibration's own.
+        goal_mode: `any`: reach whichever goal is nearest; `sequence`: one after the other, each until it is detected.
+        calibration: Typical errors and success threshold; None for the model's own (`model.calibration`), if it has one.
         seed: Of the planner's random numbers.
         clock: Monotonic seconds.
 
     Raises:
         UserError: The goal image does not fit the model, the planner is unknown, or a value is out of range.
     """
-    config = ControllerConfig(horizon=horizon, execute_steps=execute_steps, budget_ms=budget_ms)
+    config = ControllerConfig(
+        horizon=horizon, execute_steps=execute_steps, budget_ms=budget_ms, surprise_threshold=surprise_threshold, goal_mode=goal_mode
+    )
     if isinstance(planner, str):
         planner = make_planner(planner, planner_config, clock=clock)
     elif planner_config is not None:
@@ -120,5 +149,9 @@ def make_controller(
         box = Box.of(model.action_low, model.action_high, device=model.device)
         dims = displacement_dims(model.action_names)
         action_set = Intersection(box, (Workspace.of(*workspace, action_dims=dims, device=model.device),))
-    policy = RecedingHorizon(model, planner, action_set=action_set, objective=objective, config=config, clock=clock)
+    if calibration is None:
+        calibration = getattr(model, "calibration", None)
+    policy = RecedingHorizon(
+        model, planner, action_set=action_set, objective=objective, config=config, calibration=calibration, clock=clock
+    )
     return Controller(policy, goal_pixels, seed=seed)

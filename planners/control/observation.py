@@ -111,6 +111,23 @@ def check_frames(what: str, frames: Any, model: WorldModel) -> NDArray[np.uint8]
     return array
 
 
+def check_goals(goal_pixels: Any, model: WorldModel) -> list[NDArray[np.uint8]]:
+    """Checks one goal, uint8 [V, h, w, 3], or several, [G, V, h, w, 3].
+
+    Returns:
+        G frames of V views.
+
+    Raises:
+        UserError: Names the goal that does not fit, what is expected, and the fix.
+    """
+    array = _as_array(goal_pixels)
+    if array.ndim != 5:
+        return [check_frames("goal_pixels", goal_pixels, model)]
+    if not len(array):
+        raise UserError(f"goal_pixels: {array.dtype} of shape {array.shape} holds no goal; give at least one")
+    return [check_frames(f"goal_pixels[{g}]", frames, model) for g, frames in enumerate(array)]
+
+
 def position_indices(proprio_names: Sequence[str]) -> tuple[int, ...]:
     """Finds the end-effector position among the proprioception entries.
 

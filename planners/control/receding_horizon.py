@@ -1,21 +1,22 @@
-"""Receding-horizon planning toward a goal image.
+r"""Receding-horizon planning toward a goal image.
 
-    observe --> encode --> ring of the last T latents --> prime --> plan (warm-started) --> first actions --> observe ...
+    observe --> encode --> ring of the last T latents --> compare --> prime --> plan (warm-started) --> first actions --> observe ...
+                                                          as predicted, and actions of the plan remain: go on with it
 
-`RecedingHorizon` is pure: its states are immutable values, and it serves any number of arms or environments in one call. `controller.py`
-wraps it for one arm.
+`RecedingHorizon` is pure: its states are immutable values (`state.py`), and it serves any number of arms or environments in one call.
+`controller.py` wraps it for one arm; `monitor.py` says what a surprise is, and when a goal counts as reached.
 
 Whatever goes wrong in the moment (a reading that is not finite, a model that answers NaN) gives the *hold* action, no displacement, and
 a reason; a mistake in the program (a wrong shape) raises `UserError`.
 
-Letters: B problems, T context frames, V camera views, N tokens, D latent width, H horizon steps, A action dimensions.
+Letters: B problems, T context frames, G goal images, V camera views, N tokens, D latent width, H horizon steps, A action dimensions.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,57 +26,15 @@ from torch import Tensor
 
 from goalward import UserError
 from goalward.planners.actions import ActionSet, Box, Intersection, Situation, Workspace, hold_A
-from goalward.planners.base import Plan, Planner, PlannerState, Problem, WorldModel
-from goalward.planners.checks import require_count, require_number
-from goalward.planners.control.observation import Observed, check_frames, position_indices, read_observation
+from goalward.planners.base import Planner, PlannerState, Problem, WorldModel
+from goalward.planners.control.monitor import Calibration, check_calibration, surprise_limit, surprise_of
+from goalward.planners.control.observation import Observed, check_goals, position_indices, read_observation
+from goalward.planners.control.state import ControllerConfig, ControllerState
 from goalward.planners.methods.search import Clock
 from goalward.planners.methods.warm_start import split_state, stack_states
 from goalward.planners.objectives import LatentDistance, Objective, latent_distance
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ControllerConfig:
-    """How far to look ahead, and how long to think."""
-
-    horizon: int = 3
-    """Actions in a plan."""
-    execute_steps: int = 1
-    """Actions executed from each plan before planning again."""
-    budget_ms: float | None = None
-    """Plan by a deadline, this long after the observation is handed over; encoding included. None: the planner's full budget."""
-
-    def __post_init__(self) -> None:
-        """Checks every field."""
-        require_count("horizon", self.horizon)
-        require_count("execute_steps", self.execute_steps, high=self.horizon, why="no more than the horizon")
-        if self.budget_ms is not None:
-            require_number("budget_ms", self.budget_ms, low=0.0, open_low=True)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ControllerState:
-    """Everything the controller remembers of one arm."""
-
-    z_goal_1ND: Tensor
-    """Latents of the goal image."""
-    planner: PlannerState
-    """Warm start, seed and step."""
-    last_action_A: NDArray[np.float32]
-    """The action returned last; zeros at the start."""
-    z_1TND: Tensor | None = None
-    """Latents of the last T frames; the first frame repeated until there are enough."""
-    plan: Plan | None = None
-    """The plan in execution; None after a fault."""
-    next_action: int = 0
-    """Which of its actions comes next."""
-    num_acts: int = 0
-    """Actions returned so far."""
-    hold_reason: str | None = None
-    """Why the last action was to hold; None if it was planned."""
-    energy: float = float("nan")
-    """Distance of the observed latents from the goal's: mean squared difference."""
-    plan_ms: float = float("nan")
-    """Wall time of the last call, encoding and priming included; of all arms together if several were served."""
+__all__ = ["ControllerConfig", "ControllerState", "RecedingHorizon"]
 
 
 class RecedingHorizon:
@@ -86,8 +45,12 @@ class RecedingHorizon:
         planner: See `registry.make_planner`.
         action_set: What may be done; the model's own bounds if not given.
         objective: What is wanted; the squared latent distance, averaged over the predicted frames, if not given.
-        config: Horizon and budget.
+        config: Horizon, trust in plans, budget, and what several goals mean.
+        calibration: The model's typical errors and its success threshold; without them nothing surprises and success is never judged.
         clock: The planner's clock, monotonic seconds.
+
+    Raises:
+        UserError: The parts do not fit one another, or a sequence of goals is asked for without a calibration.
     """
 
     def __init__(
@@ -98,6 +61,7 @@ class RecedingHorizon:
         action_set: ActionSet | None = None,
         objective: Objective | None = None,
         config: ControllerConfig | None = None,
+        calibration: Calibration | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
         self.model = model
@@ -105,7 +69,14 @@ class RecedingHorizon:
         self.action_set: ActionSet = action_set or Box.of(model.action_low, model.action_high, device=model.device)
         self.objective = objective or Objective(terms=(LatentDistance(step_weights="uniform"),))
         self.config = config or ControllerConfig()
+        self.calibration = calibration
         self.clock = clock
+        if calibration is not None:
+            check_calibration(calibration)
+        elif self.config.goal_mode == "sequence":
+            raise UserError(
+                "goal_mode: a sequence needs to know when a goal is reached, and the model is not calibrated; run goalward calibrate"
+            )
         num_actions = len(model.action_names)
         if self.action_set.low_A.shape != (num_actions,):
             raise UserError(
@@ -121,22 +92,21 @@ class RecedingHorizon:
         """Begins an episode.
 
         Args:
-            goal_pixels: uint8 [V, h, w, 3], one frame per camera of the model.
+            goal_pixels: uint8 [V, h, w, 3], one frame per camera of the model; or several goals, [G, V, h, w, 3].
             seed: Of the planner's random numbers.
 
         Raises:
-            UserError: The goal image does not fit the model.
+            UserError: A goal image does not fit the model.
         """
         return ControllerState(
-            z_goal_1ND=self._encode([check_frames("goal_pixels", goal_pixels, self.model)]),
+            z_goal_GND=self._encode(check_goals(goal_pixels, self.model)),
             planner=PlannerState.initial([seed]),
             last_action_A=np.zeros_like(self._hold_A),
         )
 
     def new_goal(self, state: ControllerState, goal_pixels: Any) -> ControllerState:
-        """Changes the goal in mid-episode: the past stays known, the previous plan is dropped."""
-        z_goal_1ND = self._encode([check_frames("goal_pixels", goal_pixels, self.model)])
-        return replace(state, z_goal_1ND=z_goal_1ND, planner=state.planner.cold(), plan=None, next_action=0)
+        """Changes the goal, or goals, in mid-episode: the past stays known, the previous plan is dropped."""
+        return _pursuing(replace(state, z_goal_GND=self._encode(check_goals(goal_pixels, self.model)), success=None), goal_index=0)
 
     def act(self, state: ControllerState, observation: Mapping[str, Any]) -> tuple[NDArray[np.float32], ControllerState]:
         """Chooses the next action, float32 [A], inside the action set, for one arm; see `act_batch`."""
@@ -166,7 +136,7 @@ class RecedingHorizon:
         states = self._look(states, seen)
         due = [b for b, state in enumerate(states) if state.hold_reason is None and self._is_due(state)]
         if due:
-            for b, planned in zip(due, self._plan([states[b] for b in due], [seen[b] for b in due], begun_s), strict=True):
+            for b, planned in self._plan({b: states[b] for b in due}, seen, begun_s).items():
                 states[b] = planned
         actions_BA = np.stack([self._next_action(state, observed) for state, observed in zip(states, seen, strict=True)])
         plan_ms = (self.clock() - begun_s) * 1e3
@@ -181,28 +151,73 @@ class RecedingHorizon:
             return self.model.encode(torch.from_numpy(np.stack(frames)))
 
     def _look(self, states: Sequence[ControllerState], seen: Sequence[Observed]) -> list[ControllerState]:
-        """Puts the new frames into the rings, and notes what is wrong with the observations."""
+        """Puts the new frames into the rings, and notes what is wrong with the observations and what they say of plans and goals."""
         z_BND = self._encode([observed.pixels_Vhw3 for observed in seen])
-        energy = latent_distance(z_BND, torch.cat([state.z_goal_1ND for state in states])).tolist()
-        updated = []
-        for b, (state, observed) in enumerate(zip(states, seen, strict=True)):
-            # A frame whose latents are not finite would poison the ring for T steps; its energy is not finite either.
-            fault = observed.fault or (None if np.isfinite(energy[b]) else "the latents of the frame or of the goal are not finite")
-            ring = state.z_1TND
-            if np.isfinite(energy[b]):
-                z_11ND = z_BND[b : b + 1, None]
-                past = z_11ND.expand(-1, self.model.context_frames, -1, -1) if ring is None else ring
-                ring = torch.cat([past[:, 1:], z_11ND], dim=1)
-            plan = None if fault else state.plan
-            updated.append(replace(state, z_1TND=ring, energy=energy[b], hold_reason=fault, plan=plan))
-        return updated
+        return [self._judge(state, observed, z_BND[b : b + 1]) for b, (state, observed) in enumerate(zip(states, seen, strict=True))]
+
+    def _judge(self, state: ControllerState, observed: Observed, z_1ND: Tensor) -> ControllerState:
+        energy = self._energy(state, z_1ND)
+        # A frame whose latents are not finite would poison the ring for T steps; its energy is not finite either.
+        finite = np.isfinite(energy)
+        fault = observed.fault or (None if finite else "the latents of the frame or of the goal are not finite")
+        ring = state.z_1TND
+        if finite:
+            past = z_1ND[:, None].expand(-1, self.model.context_frames, -1, -1) if ring is None else ring
+            ring = torch.cat([past[:, 1:], z_1ND[:, None]], dim=1)
+        state = replace(state, z_1TND=ring, energy=energy, hold_reason=fault, surprise=None, surprised=False)
+        if fault is not None:
+            return replace(state, plan=None, num_near=0, success=None if self.calibration is None else False)
+        return self._detect(self._compare(state, z_1ND), z_1ND)
+
+    def _energy(self, state: ControllerState, z_1ND: Tensor) -> float:
+        return float(latent_distance(z_1ND, self._wanted_GND(state)).amin())
+
+    def _wanted_GND(self, state: ControllerState) -> Tensor:
+        """The goals that the next plan is for."""
+        if self.config.goal_mode == "sequence":
+            return state.z_goal_GND[state.goal_index : state.goal_index + 1]
+        return state.z_goal_GND
+
+    def _compare(self, state: ControllerState, z_1ND: Tensor) -> ControllerState:
+        """Compares the world with what the plan in execution predicted."""
+        plan = state.plan
+        if self.calibration is None or plan is None or plan.stop_reason[0] == "failed" or not state.next_action:
+            return state
+        surprise = surprise_of(self.calibration, plan, state.next_action, z_1ND)
+        if surprise <= surprise_limit(self.calibration, state.next_action, self.config.surprise_threshold):
+            return replace(state, surprise=surprise)
+        # Something has happened that the model did not foresee: a plan made for another course of events is no better than none.
+        return replace(state, surprise=surprise, surprised=True, plan=None, planner=state.planner.cold())
+
+    def _detect(self, state: ControllerState, z_1ND: Tensor) -> ControllerState:
+        """Counts the observations at the goal; at the goals of a sequence but the last, goes on to the next."""
+        if self.calibration is None:
+            return state
+        num_near = state.num_near + 1 if state.energy <= self.calibration.success_energy else 0
+        reached = num_near >= self.calibration.success_steps
+        if reached and self.config.goal_mode == "sequence" and state.goal_index < state.num_goals - 1:
+            state = _pursuing(state, goal_index=state.goal_index + 1)
+            return replace(state, energy=self._energy(state, z_1ND), success=False)
+        return replace(state, num_near=num_near, success=reached)
 
     def _is_due(self, state: ControllerState) -> bool:
         plan = state.plan
         return plan is None or plan.stop_reason[0] == "failed" or state.next_action >= self.config.execute_steps
 
-    def _plan(self, states: Sequence[ControllerState], seen: Sequence[Observed], begun_s: float) -> list[ControllerState]:
-        """Plans for the arms that are due, in one batch."""
+    def _plan(self, due: Mapping[int, ControllerState], seen: Sequence[Observed], begun_s: float) -> dict[int, ControllerState]:
+        """Plans for the arms that are due: in one batch, or in one for each number of goals, which then share the budget."""
+        groups: dict[int, list[int]] = {}
+        for b, state in due.items():
+            groups.setdefault(len(self._wanted_GND(state)), []).append(b)
+        planned: dict[int, ControllerState] = {}
+        for turn, group in enumerate(groups.values(), start=1):
+            budget_ms = self.config.budget_ms
+            deadline_s = None if budget_ms is None else begun_s + budget_ms * 1e-3 * turn / len(groups)
+            states = self._plan_batch([due[b] for b in group], [seen[b] for b in group], deadline_s)
+            planned |= dict(zip(group, states, strict=True))
+        return planned
+
+    def _plan_batch(self, states: Sequence[ControllerState], seen: Sequence[Observed], deadline_s: float | None) -> list[ControllerState]:
         rings = [state.z_1TND for state in states if state.z_1TND is not None]
         z_BTND = torch.cat(rings)
         with torch.no_grad():
@@ -211,7 +226,7 @@ class RecedingHorizon:
             model=self.model,
             context=context,
             z_BTND=z_BTND,
-            z_goal_BGND=torch.stack([state.z_goal_1ND for state in states]),
+            z_goal_BGND=torch.stack([self._wanted_GND(state) for state in states]),
             action_set=self.action_set,
             situation=self._situation(states, seen),
             objective=self.objective,
@@ -219,7 +234,6 @@ class RecedingHorizon:
             dt_s=self.model.dt_s,
             start_time_s=tuple(observed.time_s for observed in seen),
         )
-        deadline_s = None if self.config.budget_ms is None else begun_s + self.config.budget_ms * 1e-3
         plan, planner = self.planner.plan(problem, stack_states([state.planner for state in states]), deadline_s=deadline_s)
         parts = split_state(planner)
         planned = []
@@ -247,3 +261,8 @@ class RecedingHorizon:
         action_BSHA = self.action_set.project(action_BSHA, self._situation([state], [observed]))
         action_A: NDArray[np.float32] = action_BSHA[0, 0, 0].cpu().numpy().astype(np.float32)
         return action_A
+
+
+def _pursuing(state: ControllerState, *, goal_index: int) -> ControllerState:
+    """Turns to a goal: the past stays known, the plan and the warm start for another goal do not."""
+    return replace(state, goal_index=goal_index, planner=state.planner.cold(), plan=None, next_action=0, num_near=0)

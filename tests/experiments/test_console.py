@@ -1,13 +1,15 @@
 """The table on the terminal, as it looks."""
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from goalward.experiments.console import print_summary, summary_table
+from goalward.experiments.console import decision_lines, detection_lines, print_summary, summary_table
+from goalward.experiments.statistics import Rate
 
 
 def method(name: str, role: str, strict: tuple[float, ...], moderate: tuple[float, ...], **figures: Any) -> dict[str, Any]:
@@ -71,3 +73,38 @@ def test_an_environment_without_tolerances_is_not_given_any(results: dict[str, A
     results["env"] = {"version": "Test/Other-v0"}
     print_summary(results, Path("r"))
     assert "within" not in capsys.readouterr().out
+
+
+def rate(successes: int, trials: int) -> dict[str, Any]:
+    return asdict(Rate.of([True] * successes + [False] * (trials - successes)))
+
+
+def test_budget_reuse_and_detection_are_told(results: dict[str, Any]) -> None:
+    results["methods"][0]["decisions"] = {
+        "planned": 400, "reused": 100, "iterations": {"p5": 2.0, "p50": 3.0, "max": 6.0}, "surprise": {"p50": 1.0, "p99": 7.0},
+        "stop_reasons": {"deadline": 390, "iterations": 10}, "surprised": 4,
+    }  # fmt: skip
+    results["methods"][1]["decisions"] = None
+    assert decision_lines(results) == [
+        "cem: 3 iterations a plan at the median, 2 at the 5th percentile (deadline 390, iterations 10); "
+        "100 of 500 actions from an earlier plan; 4 surprises"
+    ]
+    results["detection"] = {
+        "tolerance_m": 0.03, "frames": {"precision": rate(90, 100), "recall": None},
+        "episodes": {"precision": rate(4, 4), "precision_strict": rate(4, 4), "recall": rate(4, 5)},
+        "claims": [{"step": 3}] * 4 + [{"step": None}],
+    }  # fmt: skip
+    (line,) = detection_lines(results)
+    assert line == (
+        "success seen in latents: frames within 3 cm: precision 90.0 [82.6, 94.5] %, recall -; claimed in 4 of 5 episodes: "
+        "true 100.0 [51.0, 100.0] %, of the reached 80.0 [37.6, 96.4] %"
+    )
+
+
+def test_an_ordinary_run_says_no_more_than_its_table(results: dict[str, Any]) -> None:
+    results["methods"][0]["decisions"] = {
+        "planned": 400, "reused": 0, "iterations": {"p5": 6.0, "p50": 6.0, "max": 6.0}, "surprise": {"p50": 1.0, "p99": 7.0},
+        "stop_reasons": {"iterations": 400}, "surprised": 0,
+    }  # fmt: skip
+    assert decision_lines(results) == []
+    assert detection_lines(results) == []

@@ -34,9 +34,10 @@ def command(point_env: Any, make_planner: Any, monkeypatch: pytest.MonkeyPatch, 
     from goalward.envs import goals
 
     env = point_env()
+    asked: list[dict[str, Any]] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan_eval, "open_env_and_model", lambda config, name: (env, object()))
-    monkeypatch.setattr(planning, "planner_method", lambda model, planner, config, horizon: make_planner(env))
+    monkeypatch.setattr(planning, "planner_method", lambda model, planner, config, **options: asked.append(options) or make_planner(env))
     monkeypatch.setattr(planning, "model_hashes", lambda name, model: {"model": "ab" * 32})
     monkeypatch.setattr(goals, "load_manifest", lambda name, split: SimpleNamespace(goals=range(10), sha256="cd" * 32))
 
@@ -46,7 +47,7 @@ def command(point_env: Any, make_planner: Any, monkeypatch: pytest.MonkeyPatch, 
             plan_eval.main()
         return int(stop.value.code or 0)
 
-    run.env = env  # type: ignore[attr-defined]
+    run.env, run.asked = env, asked  # type: ignore[attr-defined]
     return run
 
 
@@ -115,6 +116,26 @@ def test_no_references(command: Any, tmp_path: Path) -> None:
     assert results["paired"] == []
 
 
+def test_budget_and_reuse_are_passed_on_and_recorded(command: Any, tmp_path: Path) -> None:
+    command("--episodes", "1", "--budget-ms", "50", "--execute-steps", "2", "--horizon", "4", "--report", "out")
+    assert command.asked == [{"horizon": 4, "execute_steps": 2, "budget_ms": 50.0}]
+    results = read_results(tmp_path / "out")
+    assert (results["config"]["budget_ms"], results["config"]["execute_steps"], results["config"]["realtime"]) == (50.0, 2, False)
+    assert results["command"].endswith("--execute-steps 2 --budget-ms 50.0 --report out")
+
+
+def test_in_real_time_the_planner_alone_waits_and_the_replays_agree(command: Any, tmp_path: Path) -> None:
+    waits: list[float] = []
+    command.env.wait = lambda duration_s: waits.append(duration_s)
+    assert command("--episodes", "2", "--realtime", "--report", "out") == 0
+    results = read_results(tmp_path / "out")
+    own = [wait for e in results["episodes"] if e["method"] == "cem" for wait in e["waits_s"]]
+    assert own
+    assert sorted(waits) == sorted(own + own), "once in the evaluation, once in the replays"
+    assert all(e["waits_s"] == [] for e in results["episodes"] if e["method"] != "cem")
+    assert results["config"]["realtime"] is True
+
+
 def test_split_is_passed_on(command: Any) -> None:
     command("--episodes", "3", "--split", "validation")
     assert {split for _, _, split in command.env.resets} == {"validation"}
@@ -145,10 +166,14 @@ def test_a_finished_command_measures_again(command: Any, tmp_path: Path) -> None
         (["--episodes", "many"], "many"),
         (["--episodes", "11"], "10 test goals"),
         (["--env", "raech"], "did you mean reach"),
-        (["--planner", "cme"], "did you mean cem"),
+        (["--planner", "cem2"], "did you mean cem"),
         (["--num-samples", "0"], "num_samples is 0"),
         (["--num-iterations", "0"], "num_iterations is 0"),
         (["--horizon", "-1"], "horizon is -1"),
+        (["--execute-steps", "0"], "execute_steps is 0"),
+        (["--budget-ms", "0"], "budget_ms is 0.0; must be a positive number"),
+        (["--budget-ms", "nan"], "budget_ms is nan"),
+        (["--realtime", "--episodes", "3"], "realtime: environment 'reach' cannot go on"),
         (["--max-cards", "1"], "max_cards is 1"),
         (["--seed", "-1"], "seed is -1"),
         (["--split", "train"], "train"),
@@ -179,8 +204,8 @@ def test_help_says_what_every_option_does(command: Any, capsys: pytest.CaptureFi
 
 def test_the_set_of_options_is_deliberate() -> None:
     assert [field.name for field in dataclasses.fields(PlanEvalCommand)] == [
-        "env", "planner", "episodes", "seed", "model", "num_samples", "num_iterations", "horizon", "split", "references", "report",
-        "max_cards", "device", "json",
+        "env", "planner", "episodes", "seed", "model", "num_samples", "num_iterations", "horizon", "execute_steps", "budget_ms",
+        "realtime", "split", "references", "report", "max_cards", "device", "json",
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from goalward import UserError
 from goalward.envs.base import EnvInfo
 from goalward.experiments.evaluation import run_episode
+from goalward.experiments.plan_eval import evaluate_methods
 from goalward.experiments.planning import latent_energies, model_hashes, planner_config, planner_method
 
 
@@ -98,6 +99,51 @@ def test_a_model_that_answers_nan_fails_the_episode_with_the_reason(colour_env: 
     assert "finite" in episode.failure
 
 
+CALIBRATION = SimpleNamespace(typical_error_H=(1e-5,) * 3, surprise_limit_H=(20.0,) * 3, success_energy=3e-4, success_steps=3)
+
+
+def test_every_decision_tells_how_it_came_about(colour_env: Any) -> None:
+    model = ColourModel()
+    model.calibration = CALIBRATION  # type: ignore[attr-defined]
+    settings = planner_config("cem", num_samples=16, num_iterations=4)
+    method = planner_method(model, "cem", settings, execute_steps=2)
+    record = run_episode(colour_env, method, index=1, seed=3, split="test")
+    assert len(record.decisions) == record.steps
+    assert [d.stop for d in record.decisions[:3]] == ["iterations", "reused", "iterations"]
+    assert [d.iterations for d in record.decisions[:3]] == [4, 0, 4]
+    assert record.decisions[0].surprise is None
+    assert all(d.surprise is not None and not d.surprised for d in record.decisions[1:])
+    # What the controller said live is what its energies say afterwards.
+    assert method.detector is not None
+    assert record.energies is not None
+    near = [e is not None and e <= method.detector.energy for e in record.energies]
+    assert [d.success for d in record.decisions] == [all(near[max(0, k - 2) : k + 1]) and k >= 2 for k in range(record.steps)]
+
+
+def test_a_short_budget_stops_by_the_deadline(colour_env: Any) -> None:
+    method = planner_method(ColourModel(), "cem", planner_config("cem", num_samples=64, num_iterations=500), budget_ms=5.0)
+    record = run_episode(colour_env, method, index=1, seed=3, split="test")
+    assert {d.stop for d in record.decisions} == {"deadline"}
+    assert all(1 <= d.iterations < 500 for d in record.decisions)
+    assert method.detector is None
+    assert {(d.surprise, d.success) for d in record.decisions} == {(None, None)}
+
+
+def test_the_report_says_whether_the_controller_knew(colour_env: Any, eval_config: Any, tmp_path: Path) -> None:
+    model = ColourModel()
+    model.calibration = CALIBRATION  # type: ignore[attr-defined]
+    method = planner_method(model, "cem", planner_config("cem", num_samples=32, num_iterations=8), execute_steps=2)
+    config = eval_config(episodes=3, references=False, max_cards=3)
+    found = evaluate_methods(colour_env, method, config=config, hashes={}, folder=tmp_path)
+    detection = found["detection"]
+    assert [claim["index"] for claim in detection["claims"]] == [0, 1, 2]
+    assert detection["frames"]["recall"]["trials"] == sum((d or 1) <= 0.03 for e in found["episodes"] for d in e["distances_m"])
+    assert found["methods"][0]["decisions"]["reused"] > 0
+    page = (tmp_path / "report.html").read_text()
+    assert "of actions from an earlier plan" in page
+    assert ("claims of success, by latents alone, were true" in page) == (detection["episodes"]["precision"] is not None)
+
+
 def test_energy_is_the_distance_planners_minimise() -> None:
     goal = np.full((2, 16, 16, 3), 100, dtype=np.uint8)
     frames = np.stack([goal, goal + 51])
@@ -133,6 +179,7 @@ def test_hashes_pin_the_model_its_encoder_and_its_data(tmp_path: Path) -> None:
     text = json.dumps({"tensors_sha256": "00"})
     (tmp_path / "model.json").write_text(text)
     model = SimpleNamespace(description=SimpleNamespace(encoder=SimpleNamespace(fingerprint="e" * 64), data_hash="d" * 64))
-    assert model_hashes(str(tmp_path), model) == {
-        "model": hashlib.sha256(text.encode()).hexdigest(), "encoder": "e" * 64, "data": "d" * 64,
-    }  # fmt: skip
+    expected = {"model": hashlib.sha256(text.encode()).hexdigest(), "encoder": "e" * 64, "data": "d" * 64}
+    assert model_hashes(str(tmp_path), model) == expected
+    (tmp_path / "calibration.json").write_text("{}")
+    assert model_hashes(str(tmp_path), model) == expected | {"calibration": hashlib.sha256(b"{}").hexdigest()}

@@ -12,7 +12,9 @@ from goalward import UserError
 from goalward.experiments.results import (
     RESULTS_NAME,
     SCHEMA,
+    Decision,
     EpisodeRecord,
+    count_decisions,
     finite_json,
     paired_tests,
     read_results,
@@ -31,6 +33,11 @@ def record(**changes: Any) -> EpisodeRecord:
     return EpisodeRecord(**(base | changes))
 
 
+def decision(**changes: Any) -> Decision:
+    base: dict[str, Any] = {"stop": "iterations", "iterations": 6, "surprise": None, "surprised": False, "success": None}
+    return Decision(**(base | changes))
+
+
 def results(**changes: Any) -> dict[str, Any]:
     episodes = [record()]
     base = {
@@ -41,7 +48,8 @@ def results(**changes: Any) -> dict[str, Any]:
 
 
 def test_record_survives_json() -> None:
-    for original in (record(), record(energies=None, plan_ms=(), failure="stuck", strict=False, distances_m=(0.3, None))):
+    timed = record(decisions=(decision(), decision(stop="reused", iterations=0, surprise=1.5, success=True)), waits_s=(0.08, 0.1))
+    for original in (record(), timed, record(energies=None, plan_ms=(), failure="stuck", strict=False, distances_m=(0.3, None))):
         assert EpisodeRecord.from_json(json.loads(json.dumps(original.to_json()))) == original
 
 
@@ -49,6 +57,38 @@ def test_record_survives_json() -> None:
 def test_record_with_wrong_types_is_refused(damage: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="wrong type"):
         EpisodeRecord.from_json(record().to_json() | damage)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ({"iterations": "6"}, "wrong type: iterations"),
+        ({"surprised": None}, "wrong type: surprised"),
+        ({"success": 1}, "wrong type: success"),
+        ({"extra": 1}, "fields of a decision"),
+    ],
+)
+def test_decisions_are_read_as_strictly(damage: dict[str, Any], complaint: str) -> None:
+    raw = record(decisions=(decision(),)).to_json()
+    raw["decisions"][0].update(damage)
+    with pytest.raises(ValueError, match=complaint):
+        EpisodeRecord.from_json(raw)
+
+
+def test_decisions_are_counted() -> None:
+    told = [
+        decision(iterations=6), decision(iterations=2, stop="deadline", surprise=1.0), decision(stop="reused", iterations=0, surprise=3.0),
+        decision(iterations=3, stop="deadline", surprise=40.0, surprised=True),
+    ]  # fmt: skip
+    counted = count_decisions(told)
+    assert counted is not None
+    assert (counted["planned"], counted["reused"], counted["surprised"]) == (3, 1, 1)
+    assert counted["stop_reasons"] == {"deadline": 2, "iterations": 1}
+    assert counted["iterations"] == {"p5": pytest.approx(2.1), "p50": 3.0, "max": 6.0}
+    assert counted["surprise"]["p50"] == 3.0
+    assert count_decisions([]) is None
+    assert summarise("cem", [record(decisions=tuple(told))], role="planner")["decisions"] == counted
+    assert summarise("hold", [record()], role="reference")["decisions"] is None
 
 
 def test_record_with_other_fields_is_refused() -> None:
@@ -134,7 +174,8 @@ def test_reading_back(tmp_path: Path) -> None:
         ("{", "not JSON"),
         ("[]", "not an object"),
         ('{"schema": 99}', "schema is 99"),
-        ('{"schema": 1}', "methods is missing"),
+        ('{"schema": 1}', "schema is 1, not 2"),
+        ('{"schema": 2}', "methods is missing"),
     ],
 )
 def test_damaged_results_are_refused_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:

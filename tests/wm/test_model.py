@@ -14,6 +14,7 @@ from goalward import UserError
 from goalward.planners.base import WorldModel as PlannersView
 from goalward.wm import model as model_module
 from goalward.wm.checkpoint import EncoderReference, ModelDescription, save_model
+from goalward.wm.compiled import CompiledRollout
 from goalward.wm.encoders import SmallEncoder, SmallEncoderConfig, SmallEncoderNetwork, save_small_encoder
 from goalward.wm.model import WorldModel, load_model
 from goalward.wm.predictor import LatentPredictor, PredictorConfig
@@ -203,3 +204,81 @@ def test_damage_to_the_encoder_is_an_error_of_one_line(saved) -> None:
 def test_a_device_that_is_not_there_is_named(saved, device: str) -> None:
     with pytest.raises(UserError, match=f"{device}.*choose"):
         load_model(saved, device=device)
+
+
+def test_a_coarse_rollout_predicts_the_tokens_asked_for(model) -> None:
+    context = model.prime(model.encode(pixels(6)).reshape(3, 2, 8, 5))
+    actions = torch.linspace(-0.05, 0.05, 24).reshape(3, 2, 2, 2)
+    coarse = model.rollout(context, actions, tokens=torch.tensor([0, 4]), layers=1)
+    assert coarse.shape == (3, 2, 2, 2, 5)
+    alone = model.rollout(context.take([2]), actions[2:], tokens=torch.tensor([0, 4]), layers=1)
+    torch.testing.assert_close(coarse[2:], alone)
+    full = model.rollout(context, actions)
+    torch.testing.assert_close(model.rollout(context, actions, tokens=torch.arange(8), layers=2), full, rtol=1e-5, atol=1e-6)
+
+
+def fake(function):
+    """A compiler that changes nothing."""
+    return function
+
+
+@pytest.fixture
+def compiled(model) -> WorldModel:
+    model._compiled = CompiledRollout(model._predictor, model.device, compiler=fake)
+    return model
+
+
+def test_too_many_compiled_shapes_are_an_error_not_a_slow_rollout(compiled) -> None:
+    import torch._dynamo.config as dynamo
+
+    context = compiled.prime(compiled.encode(pixels(2))[None])
+    with torch.no_grad(), dynamo.patch(recompile_limit=2):
+        for horizon in (1, 2, 1, 2):
+            compiled.rollout(context, torch.zeros(1, 3, horizon, 2))
+        assert compiled._compiled.num_shapes == 2
+        with pytest.raises(UserError, match=r"\[1, 3, 3, 2\].*2: \[B, S, H\] = \[1, 3, 1\]; .*fewer shapes"):
+            compiled.rollout(context, torch.zeros(1, 3, 3, 2))
+        compiled.rollout(context, torch.zeros(1, 3, 1, 2))
+
+
+def test_gradients_and_coarse_rollouts_are_not_compiled(compiled) -> None:
+    context = compiled.prime(compiled.encode(pixels(2))[None])
+    actions = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    compiled.rollout(context, actions).sum().backward()
+    with torch.no_grad():
+        compiled.rollout(context, actions, layers=1)
+    assert compiled._compiled.num_shapes == 0
+
+
+@pytest.mark.parametrize("error", ["BackendCompilerFailed", "FailOnRecompileLimitHit"])
+def test_what_stops_torch_from_compiling_is_one_line(model, error: str) -> None:
+    import torch._dynamo.exc as faults
+
+    kind = getattr(faults, error)
+    fault = kind(fake, RuntimeError("no compiler\nsecond line"), None) if error == "BackendCompilerFailed" else kind("limit")
+
+    def fails(function):
+        def call(*_):
+            raise fault
+
+        return call
+
+    model._compiled = CompiledRollout(model._predictor, model.device, compiler=fails)
+    context = model.prime(model.encode(pixels(2))[None])
+    with torch.no_grad(), pytest.raises(UserError, match=r"compile: torch .*without compile") as caught:
+        model.rollout(context, torch.zeros(1, 3, 2, 2))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own compiler uses it
+def test_a_compiled_rollout_equals_the_plain_one(saved) -> None:
+    plain, compiled = load_model(saved, dtype=torch.float32), load_model(saved, dtype=torch.float32, compile=True)
+    z = plain.encode(np.random.default_rng(0).integers(0, 256, (2, 2, 32, 32, 3), dtype=np.uint8))[:, None].expand(-1, 2, -1, -1)
+    actions = torch.linspace(-0.05, 0.05, 2 * 16 * 2 * 2).reshape(2, 16, 2, 2)
+    with torch.no_grad():
+        rolled = compiled.rollout(compiled.prime(z), actions)
+        torch.testing.assert_close(rolled, plain.rollout(plain.prime(z), actions), rtol=1e-5, atol=1e-5)
+        assert compiled._compiled.num_shapes == 1, "two problems, one after the other, in one shape"
+        alone = compiled.rollout(compiled.prime(z[1:]), actions[1:])
+    assert torch.equal(alone, rolled[1:])
