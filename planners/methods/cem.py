@@ -18,6 +18,7 @@ from goalward import UserError
 from goalward.planners.checks import require_count, require_number
 from goalward.planners.methods.evaluation import Evaluation, Incumbent
 from goalward.planners.methods.noise import coloring
+from goalward.planners.methods.screening import Screening
 from goalward.planners.methods.search import Clock, Search, Start
 
 
@@ -45,6 +46,8 @@ class CEMConfig:
     """Correlation of the noise in time: its power spectrum falls as 1 / frequency^exponent; 0 is white, 2 to 3 is smooth."""
     return_mean: bool = False
     """Return the final mean rather than the best candidate seen; the mean is evaluated, and must have a finite cost."""
+    screening: Screening | None = None
+    """Look at all candidates coarsely first, and roll out the most promising in full; None: roll out all in full."""
     stop_tolerance: float = 0.0
     """Stop when two iterations in a row improve the best cost by less than this fraction; 0 never stops early."""
 
@@ -83,6 +86,7 @@ class CEM(Search[CEMParams]):
     def __init__(self, config: CEMConfig | None = None, *, clock: Clock = time.perf_counter) -> None:
         self.config = c = config or CEMConfig()
         self.updates_after_last = c.return_mean
+        self.screening, self.num_learned_from = c.screening, c.num_elites
         super().__init__(num_candidates=c.num_samples, num_iterations=c.num_iterations, tolerance=c.stop_tolerance, clock=clock)
 
     def begin(self, start: Start) -> CEMParams:

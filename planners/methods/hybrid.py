@@ -91,6 +91,7 @@ class Hybrid(Search[HybridParams]):
         self.config = c = config or HybridConfig()
         kept = max(c.num_kept_elites, c.num_refined)
         self._sampling = CEM(replace(c, num_kept_elites=kept), clock=clock)
+        self.screening, self.num_learned_from = c.screening, c.num_elites
         super().__init__(num_candidates=c.num_samples, num_iterations=c.num_iterations, tolerance=c.stop_tolerance, clock=clock)
 
     def begin(self, start: Start) -> HybridParams:

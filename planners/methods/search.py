@@ -23,10 +23,12 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from goalward import UserError
 from goalward.planners.actions import center_A, half_range_A, hold_A
 from goalward.planners.base import Plan, PlannerState, Problem, StopReason
 from goalward.planners.methods.evaluation import Evaluation, Evaluator, Incumbent
 from goalward.planners.methods.noise import generators, standard_normal_BSHA
+from goalward.planners.methods.screening import Screening, screened
 from goalward.planners.methods.tally import Tally
 from goalward.planners.methods.warm_start import shift_of
 
@@ -66,6 +68,10 @@ class Search(ABC, Generic[ParamsT]):
 
     uses_gradient: ClassVar[bool] = False
     """Whether `update` needs the gradient of the costs, see `wants_gradient`."""
+    screening: Screening | None = None
+    """Look at all candidates coarsely first; see `screening.py`."""
+    num_learned_from: int = 1
+    """Candidates that an update needs at least."""
     updates_after_last: bool = False
     """Whether `conclude` needs the parameters after the last iteration."""
 
@@ -124,7 +130,7 @@ class Search(ABC, Generic[ParamsT]):
                 reason = "deadline"
                 break
             last = iteration == self.num_iterations - 1
-            evaluation = start.evaluate(self.propose(params, start), gradient=not last and self.wants_gradient(params))
+            evaluation = self._evaluated(self.propose(params, start), start, gradient=not last and self.wants_gradient(params))
             previous_B, incumbent = incumbent.cost_B, incumbent.challenged(evaluation, tally.active_B)
             tally.count(evaluation, incumbent)
             if self.tolerance > 0 and not last and tally.converged(previous_B, incumbent.cost_B, self.tolerance):
@@ -154,6 +160,15 @@ class Search(ABC, Generic[ParamsT]):
             plan_ms=(self.clock() - begun_s) * 1e3,
         )
         return plan, _after(problem, state, plan, incumbent, self.others_BEKA(params))
+
+    def _evaluated(self, variables_BSKA: Tensor, start: Start, *, gradient: bool) -> Evaluation:
+        """Prices candidates; where the method screens, the most promising and the first two, which are the warm and the cold start."""
+        if self.screening is None or gradient:
+            return start.evaluate(variables_BSKA, gradient=gradient)
+        if start.evaluate.spline_BHK is not None:
+            raise UserError("screening: cannot be combined with knots; plan without one of them")
+        actions_BSHA = start.evaluate.actions(variables_BSKA)
+        return screened(start.evaluate.problem, actions_BSHA, start.unit_A, self.screening, at_least=self.num_learned_from, keep_first=2)
 
     def _start(self, problem: Problem, state: PlannerState) -> Start:
         """Gathers what a search begins from."""

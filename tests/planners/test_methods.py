@@ -23,8 +23,10 @@ from goalward.planners.methods.evaluation import Evaluator
 from goalward.planners.methods.grasp import GRASP, GRASPConfig
 from goalward.planners.methods.hybrid import Hybrid, HybridConfig
 from goalward.planners.methods.icem import ICEM, ICEMConfig
+from goalward.planners.methods.knots import Knots
 from goalward.planners.methods.mppi import MPPI, MPPIConfig, weights
 from goalward.planners.methods.random_shooting import RandomShooting, RandomShootingConfig
+from goalward.planners.methods.screening import Screening
 from goalward.planners.objectives import Outcome
 
 INF = float("inf")
@@ -268,3 +270,26 @@ def test_the_evaluator_is_all_a_method_needs_to_price_candidates(worlds: SimpleN
     assert bool((evaluation.actions_BSHA == 1.0).all()), "projected"
     assert evaluation.gradient_BSKA is not None
     assert evaluation.gradient_BSKA[0, 0, 0].tolist() == pytest.approx([1.4, 1.4])
+
+
+def test_screening_rolls_out_in_full_what_promises_and_the_warm_start(worlds: SimpleNamespace) -> None:
+    world = worlds.random_world(0)
+    full, coarse, rollout = [], [], world.rollout
+
+    def either(context: Any, actions: Tensor, *, tokens: Any = None, layers: Any = None) -> Tensor:
+        (full if tokens is None else coarse).append(actions)
+        return rollout(context, actions)
+
+    world.rollout = either
+    problem = worlds.make_problem(world, torch.ones(2, 3), torch.zeros(2, 3))
+    config = CEMConfig(num_samples=100, num_elites=8, screening=Screening(keep_fraction=0.1))
+    plan, state = CEM(config).plan(problem, PlannerState.initial([0, 1]))
+    assert [actions.shape[1] for actions in coarse] == [100] * 4
+    assert [actions.shape[1] for actions in full] == [10] * 4
+    everything, _ = CEM(replace(config, screening=None)).plan(problem, PlannerState.initial([0, 1]))
+    assert torch.equal(plan.actions_BHA[:, 0].isfinite(), everything.actions_BHA[:, 0].isfinite())
+    assert torch.allclose(plan.cost_B, everything.cost_B, rtol=0.2), "here the coarse look is exact"
+    warm, _ = CEM(config).plan(problem, state)
+    assert bool((warm.best_cost_BI[:, 0] <= plan.cost_B).all())
+    with pytest.raises(UserError, match="knots"):
+        CEM(config).plan(replace(problem, knots=Knots(spacing_s=0.5)), PlannerState.initial([0, 1]))
