@@ -9,19 +9,27 @@ it, each limit allows every entry of an action one interval. Shapes then rule th
 
     a_t <- shapes(box.clip(workspace.clip(rate.clip(a_t))))        t = 1 .. H
 
-The result is exactly feasible, projecting again changes nothing, and feasible actions are left untouched, to the bit. Of a single step it
-is the nearest feasible action; of a sequence it is greedy: where limits couple the steps it need not be the nearest. Where they
-contradict one another (an end effector outside its workspace by more than one step; a wall ahead that demands a stop more sudden than the
-rate limit allows) box and balls always hold, and among the others the later one wins: the arm returns as fast as it may.
+The result is exactly feasible, projecting again changes nothing, and feasible actions are left untouched, to the bit (but for the sign of
+zeros). Of a single step it is the nearest feasible action (but for a gripper's dead zone, in which all becomes 0); of a sequence it is
+greedy: where limits couple the steps it need not be the nearest. Where they contradict one another (an end effector outside its workspace
+by more than one step; a wall ahead that demands a stop more sudden than the rate limit allows) box and balls always hold, and among the
+limits the later one wins: the arm returns as fast as it may. A gripper comes last: it chooses among what the others leave.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from goalward.planners.actions.box import Box
+
+Interval = Callable[[], tuple[Tensor, Tensor]]
+"""Gives the lower and upper ends that box and limits leave each entry, [A] or [B, S, A]; costs something only where it is called."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -52,6 +60,9 @@ class ActionSet(Protocol):
 class StepLimit(Protocol):
     """A limit on one action, given the actions before it."""
 
+    def check(self, num_actions: int) -> None:
+        """Raises a UserError unless it can limit actions of so many entries."""
+
     def begin(self, situation: Situation) -> Any:
         """Returns what the limit remembers before the first action."""
 
@@ -69,8 +80,11 @@ class Shape(Protocol):
     def action_dims(self) -> tuple[int, ...]:
         """Which entries."""
 
-    def pull(self, action_BSA: Tensor, low_BSA: Tensor, high_BSA: Tensor, wanted_BSA: Tensor) -> Tensor:
-        """Moves an action, which lies inside the interval from low to high, to what the rule allows there; idempotent."""
+    def check(self, box: Box, limits: Sequence[StepLimit]) -> None:
+        """Raises a UserError unless it makes sense together with these."""
+
+    def pull(self, action_BSA: Tensor, wanted_BSA: Tensor, interval: Interval) -> Tensor:
+        """Moves an action, which lies inside the interval and was wanted elsewhere, to what the rule allows there; idempotent."""
 
 
 def half_range_A(actions: ActionSet) -> Tensor:

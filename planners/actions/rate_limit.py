@@ -32,6 +32,11 @@ class RateLimit:
         """Makes a rate limit from A numbers."""
         return cls(torch.as_tensor(change, dtype=torch.float32, device=device).detach().clone())
 
+    def check(self, num_actions: int) -> None:
+        """Refuses actions of another number of entries."""
+        if self.change_A.shape[0] != num_actions:
+            raise UserError(f"rate limit: {self.change_A.shape[0]} numbers for {num_actions} action entries; give one each")
+
     def begin(self, situation: Situation) -> Tensor:
         """Returns the action before the first, [B, 1, A]."""
         if situation.last_action_BA is None:

@@ -89,6 +89,15 @@ def test_an_arm_outside_its_workspace_returns_as_fast_as_the_box_permits() -> No
     assert reached[2:].tolist() == pytest.approx([0.2, 0.2], abs=1e-6)
 
 
+@pytest.mark.parametrize("distance", [3.0, 100.0, 1e4, 1e5])
+def test_from_however_far_outside_the_exact_sum_ends_inside(distance: float) -> None:
+    both = Intersection(Box.of([-2e6], [2e6]), (Workspace.of([0.0], [1.0], action_dims=(0,)),))
+    position = normal(0, 500, 1).double() * distance
+    back = both.project(torch.tensor([-9.0, 9.0]).reshape(1, 2, 1, 1).expand(500, 2, 1, 1), Situation(position_BE=position))
+    reached = position + back.double().reshape(500, 2)
+    assert bool(((reached >= 0) & (reached <= 1)).all())
+
+
 def test_walls_stop_motion_along_one_axis_only() -> None:
     both = Intersection(Box.of([-0.1] * 2, [0.1] * 2), (Workspace.of([0.0, 0.0], [0.15, 9.0], action_dims=(0, 1)),))
     moved = both.project(torch.full((1, 1, 3, 2), 0.1), Situation(position_BE=torch.zeros(1, 2)))
