@@ -17,10 +17,9 @@ from typing import Any, Literal
 
 from goalward import UserError
 
-# Candidates (or starts) per iteration, and iterations. From a tenth of the default's rollouts to twice as many.
-SAMPLED = ((8, 2), (16, 2), (16, 3), (32, 2), (32, 3), (64, 2), (64, 4), (128, 4))
-DESCENDED = ((1, 2), (1, 4), (2, 4), (4, 4), (4, 8), (8, 8))
-BUDGETS = {"adam": DESCENDED, "grasp": ((1, 4), (4, 8)), "hybrid": ((8, 3), (16, 3), (16, 4), (32, 4), (32, 6), (64, 8))}
+# Candidates (or starts) per iteration, and iterations.
+SAMPLED = ((8, 2), (16, 2), (16, 3), (32, 3), (64, 4))
+BUDGETS = {"adam": ((1, 4), (2, 4), (4, 4), (4, 8)), "grasp": ((1, 4), (4, 8)), "hybrid": ((8, 3), (16, 3), (16, 4), (32, 6))}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
