@@ -44,6 +44,8 @@ class Start:
     """The shifted previous plan; without one, the cold start."""
     cold_BKA: Tensor
     """The middle of the action set."""
+    hold_BHA: Tensor
+    """Holding still, as nearly as the action set permits."""
     warm_B: Tensor
     """Which problems have a previous plan."""
     others_BEKA: Tensor | None
@@ -120,7 +122,7 @@ class Search(ABC, Generic[ParamsT]):
         begun_s = self.clock()
         start = self._start(problem, state)
         tally = Tally(problem.num_problems, start.mean_BKA.device)
-        incumbent = _nothing_yet(problem, start)
+        incumbent = _nothing_yet(start)
         params = self.begin(start)
         reason: StopReason = "iterations"
         slowest_s = 0.0
@@ -176,25 +178,27 @@ class Search(ABC, Generic[ParamsT]):
         num_actions = bounds.low_A.shape[0]
         num_variables = problem.horizon if knots is None else knots.num(problem.horizon, problem.dt_s)
         cold_BKA = center_A(bounds).expand(problem.num_problems, num_variables, num_actions)
-        spline_BHK = None
-        if knots is None:
-            cold_BKA = bounds.project(cold_BKA[:, None], problem.situation)[:, 0]
-        else:
-            spline_BHK = knots.weights_BHK(problem.start_time_s, problem.horizon, problem.dt_s).to(cold_BKA.device)
         mean_BKA, others_BEKA = cold_BKA, None
         warm_B = torch.zeros(problem.num_problems, dtype=torch.bool, device=cold_BKA.device)
         shift = shift_of(state, problem, num_variables)
         if shift is not None and state.actions_BHA is not None:
             warm_B = shift.warm_B
             mean_BKA = torch.where(warm_B[:, None, None], shift.apply(state.actions_BHA[:, None])[:, 0], cold_BKA)
-            if knots is None:
-                mean_BKA = bounds.project(mean_BKA[:, None], problem.situation)[:, 0]
             others_BEKA = None if state.others_BEHA is None else shift.apply(state.others_BEHA)
+        hold_BHA = hold_A(bounds).expand(problem.num_problems, problem.horizon, -1)
+        spline_BHK = None
+        if knots is None:  # one projection for all three: it costs as much as for one
+            together_BSHA = torch.stack([cold_BKA, mean_BKA, hold_BHA], dim=1)
+            cold_BKA, mean_BKA, hold_BHA = bounds.project(together_BSHA, problem.situation).unbind(1)
+        else:
+            spline_BHK = knots.weights_BHK(problem.start_time_s, problem.horizon, problem.dt_s).to(cold_BKA.device)
+            hold_BHA = bounds.project(hold_BHA[:, None], problem.situation)[:, 0]
         sources = generators(state.seeds, state.steps)
         unit_A = half_range_A(bounds)
         return Start(
             mean_BKA=mean_BKA,
             cold_BKA=cold_BKA,
+            hold_BHA=hold_BHA,
             warm_B=warm_B,
             others_BEKA=others_BEKA,
             unit_A=unit_A,
@@ -203,12 +207,11 @@ class Search(ABC, Generic[ParamsT]):
         )
 
 
-def _nothing_yet(problem: Problem, start: Start) -> Incumbent:
+def _nothing_yet(start: Start) -> Incumbent:
     """The incumbent before the first iteration: hold still, at infinite cost."""
-    hold_BSHA = hold_A(problem.action_set).expand(problem.num_problems, 1, problem.horizon, -1)
     return Incumbent(
         variables_BKA=start.cold_BKA,
-        actions_BHA=problem.action_set.project(hold_BSHA, problem.situation)[:, 0],
+        actions_BHA=start.hold_BHA,
         cost_B=start.mean_BKA.new_full(start.mean_BKA.shape[:1], float("inf")),
     )
 
