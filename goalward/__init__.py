@@ -23,19 +23,20 @@ class UserError(ValueError):
     """
 
 
-def load_model(name_or_path: str = "reach", device: str = "cpu") -> WorldModel:
+def load_model(name_or_path: str = "reach", device: str = "cpu", *, compiled: bool = False) -> WorldModel:
     """Loads a world model.
 
     Args:
         name_or_path: name of a shipped model (`reach`), or the folder of a checkpoint.
         device: torch device.
+        compiled: compile rollouts for their exact shape: half a minute once per shape, then somewhat faster; needs a C++ compiler.
 
     Raises:
         UserError: unknown name, or a missing or damaged checkpoint (every mismatch is reported at once).
     """
     from goalward.wm.model import load_model as load
 
-    return load(name_or_path, device=device)
+    return load(name_or_path, device=device, compiled=compiled)
 
 
 def make_controller(model: WorldModel, goal_pixels: Any, **options: Any) -> Controller:

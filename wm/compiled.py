@@ -1,6 +1,6 @@
 """Rollouts compiled for their exact shape: worth tens of seconds of waiting for whoever plans with one shape, many times.
 
-    model = load_model("reach", compile=True)
+    model = load_model("reach", compiled=True)
 
 On a CPU, torch's compiler writes C++, so a C++ compiler must be there; on a GPU, kernels are recorded once and replayed as a whole (CUDA
 graphs), so that Python's pace does not matter. Torch gives up on a function after `recompile_limit` shapes and silently runs it as
@@ -60,8 +60,8 @@ class CompiledRollout:
         known, limit = sorted(f"[B, S, H] = {list(shape[:3])}" for shape in self._shapes), int(dynamo.recompile_limit)
         if shape not in self._shapes and len(known) >= limit:
             raise UserError(
-                f"compile: actions of shape {list(actions_BSHA.shape)} would be compiled as one shape more than torch keeps ({limit}: "
-                f"{'; '.join(known)}); plan with fewer shapes, or load the model without compile"
+                f"compiled: actions of shape {list(actions_BSHA.shape)} would be compiled as one shape more than torch keeps ({limit}: "
+                f"{'; '.join(known)}); plan with fewer shapes, or load the model without compiled=True"
             )
         try:
             if self._cuda:
@@ -69,12 +69,13 @@ class CompiledRollout:
             z_BSHND = self._rollout(context, actions_BSHA)
         except FailOnRecompileLimitHit as error:
             raise UserError(
-                f"compile: torch keeps {limit} compiled shapes of all models together; plan with fewer, or load the model without compile"
+                f"compiled: torch keeps {limit} compiled shapes of all models together; plan with fewer, "
+                "or load the model without compiled=True"
             ) from error
         except BackendCompilerFailed as error:
             reason = " ".join(str(error).split("\n\n")[0].split())
             raise UserError(
-                f"compile: torch cannot compile here ({reason}); install a C++ compiler, or load the model without compile"
+                f"compiled: torch cannot compile here ({reason}); install a C++ compiler, or load the model without compiled=True"
             ) from error
         self._shapes.add(shape)
         # A replayed graph writes its result to the same memory each time.

@@ -5,16 +5,17 @@ threads, and elementwise functions round differently in the incomplete vector at
 find another plan. So problems are computed one after the other, which costs nothing measurable when each has many rows (candidates times
 tokens).
 
-Problems of few rows in bfloat16 go many at a time: oneDNN's bfloat16 products give a row the same bits in any batch, and the parts are so
-small that no elementwise function is shared out among threads. This is a property of the libraries, not a promise: tests hold it. MKL's
-float32 products have no such property. GPUs are left alone.
+Many problems of few rows would suffer, so where rows are whole vectors these go many at a time, in parts so small that no elementwise
+function is shared out among threads: in bfloat16, because oneDNN's products give a row the same bits in any batch; in float32 and float64,
+where MKL's do not, in parts of one size, filled up, whose rows it treats alike. Both are properties of the libraries, not promises: tests
+hold them. GPUs are left alone.
 """
 
 from __future__ import annotations
 
 import torch
 
-_FEW_ROWS = 64
+_FEW_ROWS = 64  # fewer than these are few; and so many make a part in float32
 _ONE_THREAD = 32768  # elements that ATen does not share out among threads (at::internal::GRAIN_SIZE)
 _VECTOR = 32  # bfloat16 entries of the longest vector registers
 
@@ -34,11 +35,16 @@ def parts_of_batch(
         dtype: Precision of the products.
 
     Returns:
-        Parts, as the problems in them, in order. None: compute the batch as it is.
+        Parts, as the problems in them, in order. What they hold beyond problem B - 1 is to be dropped. None: compute the batch as it is.
     """
-    if device.type != "cpu" or num_problems < 2:
+    if device.type != "cpu" or num_problems == 0:
         return None
-    whole_vectors = not any(width % _VECTOR for width in widths)
-    fit = _ONE_THREAD // (max(widths) * max(num_rows, 1)) if dtype is torch.bfloat16 and whole_vectors and num_rows < _FEW_ROWS else 1
-    size = max(fit, 1)
-    return None if size >= num_problems else [list(range(start, min(start + size, num_problems))) for start in range(0, num_problems, size)]
+    size, fill = 1, 1
+    if 0 < num_rows < _FEW_ROWS and not any(width % _VECTOR for width in widths):
+        if dtype is torch.bfloat16:
+            size = max(1, _ONE_THREAD // (max(widths) * num_rows))
+        elif _FEW_ROWS % num_rows == 0 and _FEW_ROWS * max(widths) <= _ONE_THREAD:
+            size = fill = _FEW_ROWS // num_rows
+    parts = [list(range(start, min(start + size, num_problems))) for start in range(0, num_problems, size)]
+    parts[-1] += [0] * (-len(parts[-1]) % fill)
+    return None if len(parts) == 1 and len(parts[0]) == num_problems else parts

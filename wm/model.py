@@ -44,7 +44,7 @@ class WorldModel:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
-        compile: bool = False,
+        compiled: bool = False,
     ) -> None:
         """Joins the parts; most users call `load_model`.
 
@@ -55,7 +55,7 @@ class WorldModel:
             encoder: The encoder the description names.
             device: Where to predict.
             dtype: Precision inside the predictor; None picks bfloat16 where the hardware is fast at it. Latents are float32 anyway.
-            compile: Compile rollouts without gradients for their exact shape, see `wm/compiled.py`.
+            compiled: Compile rollouts without gradients for their exact shape, see `wm/compiled.py`.
 
         Raises:
             UserError: The encoder is another one than the description names.
@@ -81,7 +81,7 @@ class WorldModel:
         )
         self._predictor.load_state_dict(predictor.state_dict())
         self._predictor.to(self.device, self.dtype).requires_grad_(False)
-        self._compiled = CompiledRollout(self._predictor, self.device) if compile else None
+        self._compiled = CompiledRollout(self._predictor, self.device) if compiled else None
         self._latent = LatentStatistics(mean_ND=mean_ND.to(self.device), scale=description.latent_scale)
         self._action = VectorStatistics(
             mean=torch.tensor(description.action_mean, device=self.device), std=torch.tensor(description.action_std, device=self.device)
@@ -169,7 +169,8 @@ class WorldModel:
         parts = self._parts(len(z_BTND), expected[0] * expected[1])
         if parts is None:
             return self._predictor.prime(z_BTND)
-        return PredictorContext.join([self._predictor.prime(z_BTND[part]) for part in parts])
+        context = PredictorContext.join([self._predictor.prime(z_BTND[part]) for part in parts])
+        return context if context.num_problems == len(z_BTND) else context.take(list(range(len(z_BTND))))
 
     def rollout(
         self, context: PredictorContext, actions_BSHA: Tensor, *, tokens: Tensor | None = None, layers: int | None = None
@@ -197,10 +198,12 @@ class WorldModel:
         actions_BSHA = self._action.normalise(actions_BSHA.to(self.device, torch.float32))
         num_tokens = self.description.num_tokens if tokens is None else len(tokens)
         parts = self._parts(context.num_problems, actions_BSHA.shape[1] * num_tokens)
+        if self._compiled is not None and self.device.type == "cpu":  # Compiled code of another shape may round differently.
+            parts = [[problem] for problem in range(context.num_problems)]
         if parts is None:
             return self._rolled(context, actions_BSHA, tokens, layers)
         rolled = [self._rolled(context.take(part), actions_BSHA[part], tokens, layers) for part in parts]
-        return torch.cat(rolled)
+        return torch.cat(rolled)[: context.num_problems]
 
     def _rolled(self, context: PredictorContext, actions_BSHA: Tensor, tokens: Tensor | None, layers: int | None) -> Tensor:
         if self._compiled is None or torch.is_grad_enabled() or tokens is not None or layers is not None:
@@ -233,7 +236,7 @@ def load_model(
     device: torch.device | str = "cpu",
     *,
     dtype: torch.dtype | None = None,
-    compile: bool = False,
+    compiled: bool = False,
     calibrated: bool = True,
 ) -> WorldModel:
     """Loads a world model.
@@ -242,7 +245,7 @@ def load_model(
         name_or_path: Name of a model in the package, such as "reach", or a folder written by `goalward train`.
         device: "cpu", "cuda", ...
         dtype: Precision inside the predictor; None picks bfloat16 where the hardware is fast at it.
-        compile: Compile rollouts without gradients for their exact shape: tens of seconds once per shape, then faster.
+        compiled: Compile rollouts without gradients for their exact shape: tens of seconds once per shape, then faster.
         calibrated: Read the calibration too, where there is one; False leaves it alone.
 
     Raises:
@@ -255,7 +258,7 @@ def load_model(
     description, predictor, mean_ND = read_model(folder)
     origin: Any = description.encoder.name if description.encoder.shipped else folder / ENCODER_FOLDER
     encoder = load_encoder(origin, device=device)
-    model = WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype, compile=compile)
+    model = WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype, compiled=compiled)
     model.calibration = read_calibration(folder) if calibrated else None
     return model
 

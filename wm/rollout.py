@@ -20,8 +20,8 @@ from goalward.wm.attention import attention, attention_with_shared_context
 if TYPE_CHECKING:
     from goalward.wm.predictor import LatentPredictor, PredictorContext
 
-COPIED_KEYS = 64
-"""Contexts of at most so many keys (T * N) are copied for each candidate: one product over few keys is cheaper than two."""
+COPIED_KEYS = 32
+"""Contexts of at most so many keys (T * N) are copied for each candidate: with few keys one product is up to 9 % faster than two."""
 
 
 class KeyValueCache:

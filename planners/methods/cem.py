@@ -30,15 +30,15 @@ class CEMConfig:
     """Candidates per iteration."""
     num_iterations: int = 4
     """Iterations, at most."""
-    num_elites: int = 10
+    num_elites: int = 6
     """Cheapest candidates that shape the next iteration."""
-    init_std: float = 0.6
+    init_std: float = 0.8
     """Spread of the first iteration."""
     warm_std: float | None = None
     """Spread of the first iteration after a warm start; the same as init_std if not given."""
     min_std: float = 0.02
     """Floor under the spread."""
-    momentum: float = 0.1
+    momentum: float = 0.0
     """Share of the old mean and spread in the new ones."""
     num_kept_elites: int = 3
     """Elites that also compete in the next iteration, at no cost in rollouts."""

@@ -44,7 +44,7 @@ class Term(Protocol):
 
     @property
     def weight(self) -> float:
-        """Factor in the sum."""
+        """Factor in the sum; a term of weight 0 is not asked for its cost."""
 
     def cost(self, outcome: Outcome) -> Tensor:
         """Returns the cost [B, S] before weighting; differentiable with respect to latents and actions."""
@@ -59,13 +59,15 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Refuses an objective that wants nothing."""
-        if not self.terms:
-            raise UserError("objective: no terms; give at least one, such as LatentDistance()")
+        if not any(term.weight > 0 for term in self.terms):
+            raise UserError("objective: no terms of a weight above 0; give at least one, such as LatentDistance()")
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Returns costs [B, S], float32 (float64 if the latents are)."""
         total_BS: Tensor | None = None
         for term in self.terms:
+            if term.weight == 0.0:
+                continue  # It could only add a NaN (0 times inf).
             cost_BS = term.cost(outcome)
             cost_BS = cost_BS if term.weight == 1.0 else cost_BS * term.weight
             total_BS = cost_BS if total_BS is None else total_BS + cost_BS

@@ -35,7 +35,10 @@ class LatentDistance:
     metric: Metric = "l2"
     """l2: mean squared difference; l1: mean absolute difference; cosine: one minus the cosine, mean over tokens."""
     step_weights: StepWeights = "last"
-    """Which predicted frames count: the last, all alike, growing linearly, or one weight per step; normalised to sum 1."""
+    """Which predicted frames count: the last, all alike, growing linearly, or one weight per step; normalised to sum 1.
+
+    A `sequence` says itself when each goal counts: it goes with `last` alone.
+    """
     goals: Literal["any", "sequence"] = "any"
     """Several goal images: the nearest counts at every step, or all are to be passed in their order, see `in_order`."""
     token_weights: tuple[float, ...] | None = None
@@ -51,6 +54,8 @@ class LatentDistance:
             raise UserError(f"goals: {self.goals!r} is unknown; choose any or sequence")
         require_number("weight", self.weight, low=0.0)
         check_step_weights(self.step_weights)
+        if self.goals == "sequence" and self.step_weights != "last":
+            raise UserError(f"step_weights: {self.step_weights!r} cannot be combined with goals='sequence'; leave it at 'last'")
         given = self.token_weights
         if given is not None and (not given or not all(math.isfinite(w) and w >= 0 for w in given) or not 0 < sum(given) < math.inf):
             raise UserError(f"token_weights: {given} is not allowed; give finite numbers of at least 0, not all 0")
@@ -81,11 +86,14 @@ class LatentDistance:
             return latent_distance(z_BSND, z_goal_B1ND, self.metric)
         if len(self.token_weights) != z_BSND.shape[2]:
             raise UserError(f"token_weights: {len(self.token_weights)} weights for {z_BSND.shape[2]} tokens; give one per token")
-        looked_at = [token for token, weight in enumerate(self.token_weights) if weight > 0]
-        share_N = z_BSND.new_tensor([self.token_weights[token] for token in looked_at], dtype=torch.float32) / sum(self.token_weights)
+        total = sum(self.token_weights)
+        looked_at = [token for token, weight in enumerate(self.token_weights) if weight / total > 0]
+        # Neighbours, such as the tokens of one view, are read where they lie; others have to be gathered.
+        run = slice(looked_at[0], looked_at[-1] + 1)
+        chosen = run if len(looked_at) == run.stop - run.start else looked_at
         # By token, each a frame of its own: the weighted mean over tokens.
-        by_token_BSN = latent_distance(z_BSND[:, :, looked_at, None], z_goal_B1ND[:, :, looked_at, None], self.metric)
-        return (by_token_BSN * share_N.to(by_token_BSN.dtype)).sum(dim=-1)
+        by_token_BSN = latent_distance(z_BSND[:, :, chosen, None], z_goal_B1ND[:, :, chosen, None], self.metric)
+        return (by_token_BSN * by_token_BSN.new_tensor([self.token_weights[token] / total for token in looked_at])).sum(dim=-1)
 
 
 def in_order(distance_BSGH: Tensor) -> Tensor:
@@ -134,7 +142,7 @@ def region_weights(
         raise UserError(f"num_tokens: {num_tokens} tokens do not divide into {num_views} views")
     per_view = num_tokens // num_views
     side = math.isqrt(per_view)
-    given = view_weights or (1.0,) * num_views
+    given = (1.0,) * num_views if view_weights is None else view_weights
     if len(given) != num_views:
         raise UserError(f"view_weights: {len(given)} weights for {num_views} views; give one per view")
     if (rows or columns) and side * side != per_view:
@@ -144,6 +152,8 @@ def region_weights(
         raise UserError(f"rows {top}..{bottom}, columns {left}..{right}: no region of a grid of {side} x {side} tokens")
     if view is not None and not 0 <= view < num_views:
         raise UserError(f"view: {view} is not allowed; there are views 0 .. {num_views - 1}")
+    if view is not None and not (rows or columns):
+        raise UserError(f"view: {view} is given without rows or columns to mask in it; give one, or view_weights to leave out other views")
     weights = []
     for index, token in ((i, t) for i in range(num_views) for t in range(per_view)):
         masked = (rows or columns) and view in (None, index) and not (top <= token // side < bottom and left <= token % side < right)

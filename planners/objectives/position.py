@@ -37,6 +37,7 @@ class PositionGoal:
 
     def __post_init__(self) -> None:
         """Checks every field."""
+        _check_dims(self.action_dims)
         _check_vector("position_m", self.position_m, self.action_dims)
         require_number("scale_m", self.scale_m, low=0.0, open_low=True)
         require_number("weight", self.weight, low=0.0)
@@ -45,8 +46,11 @@ class PositionGoal:
     def cost(self, outcome: Outcome) -> Tensor:
         """Weighted mean over the horizon."""
         predicted_BSHE = predicted_positions(outcome, self.action_dims)
-        off_BSH = ((predicted_BSHE - predicted_BSHE.new_tensor(self.position_m)) / self.scale_m).square().sum(-1)
-        return (off_BSH * off_BSH.new_tensor(weights_H(self.step_weights, off_BSH.shape[2]))).sum(-1)
+        shares = weights_H(self.step_weights, predicted_BSHE.shape[2])
+        # Steps of no weight are left out; they could only add a NaN (0 times inf).
+        steps = [step for step, share in enumerate(shares) if share > 0]
+        off_BSHE = (predicted_BSHE[:, :, steps] - predicted_BSHE.new_tensor(self.position_m)) / self.scale_m
+        return (off_BSHE.square().sum(-1) * off_BSHE.new_tensor([shares[step] for step in steps])).sum(-1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +72,7 @@ class Guardrail:
 
     def __post_init__(self) -> None:
         """Checks every field."""
+        _check_dims(self.action_dims)
         _check_vector("low_m", self.low_m, self.action_dims)
         _check_vector("high_m", self.high_m, self.action_dims)
         if not all(low < high for low, high in zip(self.low_m, self.high_m, strict=True)):
@@ -94,15 +99,22 @@ def predicted_positions(outcome: Outcome, action_dims: tuple[int, ...]) -> Tenso
     """End-effector positions after each action [B, S, H, E], metres, with gradient.
 
     Raises:
-        UserError: The measured position is not known, or has other axes.
+        UserError: The measured position is not known or has other axes, or an action entry does not exist.
     """
     position_BE = outcome.situation.position_BE
     if position_BE is None:
         raise UserError("position: the end effector's is not known; give Situation(position_BE=...), from the proprio entries ee_x_m, ...")
     if position_BE.shape[-1] != len(action_dims):
         raise UserError(f"action_dims: {action_dims} for a position of {position_BE.shape[-1]} axes; give one entry per axis")
+    if max(action_dims) >= outcome.actions_BSHA.shape[-1]:
+        raise UserError(f"action_dims: {action_dims} is not allowed; there are entries 0 .. {outcome.actions_BSHA.shape[-1] - 1}")
     steps_BSHE = at_least_float32(outcome.actions_BSHA[..., list(action_dims)])
     return position_BE.to(steps_BSHE)[:, None, None] + steps_BSHE.cumsum(dim=2)
+
+
+def _check_dims(action_dims: tuple[int, ...]) -> None:
+    if not action_dims or min(action_dims) < 0 or len(set(action_dims)) != len(action_dims):
+        raise UserError(f"action_dims: {action_dims} is not allowed; give different entries of the action, counted from 0, one per axis")
 
 
 def _check_vector(name: str, values: tuple[float, ...], action_dims: tuple[int, ...]) -> None:

@@ -20,7 +20,7 @@ from goalward.planners.methods.cem import CEM, CEMConfig
 from goalward.planners.objectives import LatentDistance, Objective
 
 START, GOAL = np.array([0.2, 0.7, 0.5]), np.array([0.75, 0.3, 0.45])
-QUICK = CEMConfig(num_samples=32, num_iterations=3, num_elites=8)
+QUICK = CEMConfig(num_samples=32, num_iterations=3, num_elites=8, init_std=0.6)
 PATH = Objective(terms=(LatentDistance(step_weights="uniform"),))
 TYPICAL, LIMIT = 1e-6, 10.0
 

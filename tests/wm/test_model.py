@@ -265,7 +265,7 @@ def test_what_stops_torch_from_compiling_is_one_line(model, error: str) -> None:
 
     model._compiled = CompiledRollout(model._predictor, model.device, compiler=fails)
     context = model.prime(model.encode(pixels(2))[None])
-    with torch.no_grad(), pytest.raises(UserError, match=r"compile: torch .*without compile") as caught:
+    with torch.no_grad(), pytest.raises(UserError, match=r"compiled: torch .*without compiled") as caught:
         model.rollout(context, torch.zeros(1, 3, 2, 2))
     assert "\n" not in str(caught.value)
 
@@ -273,7 +273,7 @@ def test_what_stops_torch_from_compiling_is_one_line(model, error: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own compiler uses it
 def test_a_compiled_rollout_equals_the_plain_one(saved) -> None:
-    plain, compiled = load_model(saved, dtype=torch.float32), load_model(saved, dtype=torch.float32, compile=True)
+    plain, compiled = load_model(saved, dtype=torch.float32), load_model(saved, dtype=torch.float32, compiled=True)
     z = plain.encode(np.random.default_rng(0).integers(0, 256, (2, 2, 32, 32, 3), dtype=np.uint8))[:, None].expand(-1, 2, -1, -1)
     actions = torch.linspace(-0.05, 0.05, 2 * 16 * 2 * 2).reshape(2, 16, 2, 2)
     with torch.no_grad():
