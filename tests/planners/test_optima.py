@@ -28,7 +28,9 @@ QUADRATIC = Objective(terms=(LatentDistance(step_weights="uniform"), ActionEffor
 PATH = Objective(terms=(LatentDistance(step_weights="uniform"), ActionEffort(weight=0.05)))
 STRONG: dict[str, Any] = {
     "cem": CEMConfig(num_samples=256, num_iterations=20, num_elites=24, min_std=1e-3),
-    "icem": ICEMConfig(num_samples=400, num_iterations=30, num_elites=32, min_std=1e-3, noise_exponent=0.5, decay=1.05, momentum=0.3, init_std=0.6),
+    "icem": ICEMConfig(
+        num_samples=400, num_iterations=30, num_elites=32, min_std=1e-3, noise_exponent=0.5, decay=1.05, momentum=0.3, init_std=0.6
+    ),
     "mppi": MPPIConfig(num_samples=256, num_iterations=24, decay=0.8, min_std=1e-3, temperature=0.2),
     "cma_es": CMAESConfig(num_samples=48, num_iterations=60),
     "adam": AdamConfig(num_starts=4, num_iterations=150, learning_rate=0.1, decay=0.97, beta1=0.9),
