@@ -39,8 +39,8 @@ class PlanEvalCommand:
 
     env: str = "reach"
     """Environment."""
-    planner: str = "cem"
-    """Planner: cem, adam."""
+    planner: str | None = None
+    """Planner: random, cem, icem, mppi, cma_es, adam, hybrid, grasp; none given: the model's own choice."""
     episodes: int = 50
     """Number of goals."""
     seed: int = 0
@@ -113,26 +113,30 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
     """Evaluates, writes `results.json` and `report.html`, and returns the results and their folder."""
     from goalward.envs.goals import load_manifest
     from goalward.envs.registry import find_env
-    from goalward.experiments.planning import model_hashes, planner_config, planner_method
+    from goalward.experiments.planning import chosen_planner, model_hashes, planner_config, planner_method
 
     env_name, _ = find_env(config.env)
-    settings = planner_config(config.planner, num_samples=config.num_samples, num_iterations=config.num_iterations)
+    budget = {"num_samples": config.num_samples, "num_iterations": config.num_iterations}
+    if config.planner is not None:  # mistakes come to light before anything is loaded
+        planner_config(config.planner, **budget)
     manifest = load_manifest(env_name, config.split)
     if config.episodes > len(manifest.goals):
         raise UserError(
             f"episodes is {config.episodes}; environment {env_name!r} has {len(manifest.goals)} {config.split} goals; ask for no more"
         )
-    folder = config.report or Path("reports") / f"{env_name}-{config.planner}"
     env, model = open_env_and_model(config, env_name)
     try:
+        planner, settings = chosen_planner(model, config.planner, **budget)
+        folder = config.report or Path("reports") / f"{env_name}-{planner}"
         if config.realtime and not hasattr(env.unwrapped, "wait"):
             raise UserError(f"realtime: environment {env_name!r} cannot go on while the planner thinks; leave --realtime out")
         check_folder(folder)
         method = planner_method(
-            model, config.planner, settings, horizon=config.horizon, execute_steps=config.execute_steps, budget_ms=config.budget_ms
+            model, planner, settings, horizon=config.horizon, execute_steps=config.execute_steps, budget_ms=config.budget_ms
         )
         resolved = dataclasses.asdict(config) | {
             "env": env_name,
+            "planner": planner,
             "model": config.model or env_name,
             "report": str(folder),
             "planner_config": dataclasses.asdict(settings),

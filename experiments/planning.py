@@ -16,18 +16,34 @@ from goalward.experiments.evaluation import Action, Detector, EpisodeFailed, Epi
 from goalward.experiments.results import Decision
 
 if TYPE_CHECKING:
+    from goalward.planners.actions import ActionSet
     from goalward.planners.control.controller import Controller
 
 
-def planner_config(planner: str, *, num_samples: int | None, num_iterations: int | None) -> Any:
-    """The configuration of a registered planner, with the budget overridden where it is given.
+def chosen_planner(model: Any, planner: str | None, *, num_samples: int | None, num_iterations: int | None) -> tuple[str, Any]:
+    """The planner that was asked for, with its defaults, or else the model's own choice; with the budget overridden where it is given.
+
+    Raises:
+        UserError: unknown planner, or a value it refuses.
+    """
+    from goalward.planners.control.advice import advised_planner
+
+    default = None
+    if planner is None:
+        planner, default = advised_planner(getattr(model, "planning", None))
+    return planner, planner_config(planner, num_samples=num_samples, num_iterations=num_iterations, default=default)
+
+
+def planner_config(planner: str, *, num_samples: int | None, num_iterations: int | None, default: Any = None) -> Any:
+    """A configuration of a registered planner (None: its default one), with the budget overridden where it is given.
 
     Raises:
         UserError: unknown planner, or a value it refuses.
     """
     from goalward.planners.registry import find_planner
 
-    default = find_planner(planner).config()
+    entry = find_planner(planner)
+    default = entry.config() if default is None else default
     names = {field.name for field in dataclasses.fields(default)}
     changes: dict[str, int] = {}
     if num_samples is not None:
@@ -76,6 +92,22 @@ class ControllerPolicy:
         )
 
 
+def action_set_for(model: Any, info: Any) -> ActionSet:
+    """What may be done: the model's action bounds, inside the environment's workspace where actions displace the end effector.
+
+    Args:
+        model: as `goalward.load_model` returns it.
+        info: `EnvInfo`.
+    """
+    from goalward.planners.actions import Box
+    from goalward.planners.control.controller import bounded_by
+    from goalward.planners.control.observation import steered_axes
+
+    if not steered_axes(model.action_names):
+        return Box.of(model.action_low, model.action_high, device=model.device)
+    return bounded_by(model, info.workspace_low_m.tolist(), info.workspace_high_m.tolist())
+
+
 def planner_method(
     model: Any,
     planner: str,
@@ -105,11 +137,10 @@ def planner_method(
     def begin(start: EpisodeStart) -> Policy:
         from goalward.planners.control.controller import make_controller
 
-        info = start.info
-        workspace = (info.workspace_low_m.tolist(), info.workspace_high_m.tolist())
         controller = make_controller(
-            model, start.goal_pixels, planner=planner, planner_config=config, workspace=workspace, seed=start.seed, **options
-        )
+            model, start.goal_pixels, planner=planner, planner_config=config, action_set=action_set_for(model, start.info),
+            seed=start.seed, **options,
+        )  # fmt: skip
         return ControllerPolicy(controller)
 
     def explain(policy: Policy) -> Decision:

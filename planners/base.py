@@ -110,8 +110,8 @@ class Problem:
     start_time_s: tuple[float, ...]
     """When the first action of each of the B plans begins, seconds on the observations' clock."""
     knots: Knots | None = None  # None: every action is a variable of its own
-    z_BTND: Tensor | None = None
-    """What the context was primed with; needed by planners that predict from other states (grasp)."""
+    proposals_BPHA: Tensor | None = None  # actions to look at first, see methods/proposals.py
+    z_BTND: Tensor | None = None  # what the context was primed with, for planners that predict from other states (grasp)
 
     def __post_init__(self) -> None:
         """Refuses problems that no planner could solve."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import time
 from collections.abc import Callable, Mapping
@@ -59,6 +60,19 @@ def find_planner(name: str) -> PlannerEntry:
     near = difflib.get_close_matches(str(name), PLANNERS, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(PLANNERS)}"
     raise UserError(f"planner: {name!r} is unknown; {hint}")
+
+
+def configured(name: str, settings: Mapping[str, Any]) -> Any:
+    """A planner's configuration: its defaults, with some fields changed.
+
+    Raises:
+        UserError: Unknown planner or field, or a value that the planner refuses.
+    """
+    default = find_planner(name).config()
+    known = {field.name for field in dataclasses.fields(default)}
+    if unknown := sorted(set(settings) - known):
+        raise UserError(f"planner {name!r} has no {', '.join(unknown)}; its settings are {', '.join(sorted(known))}")
+    return dataclasses.replace(default, **settings)
 
 
 def make_planner(name: str, config: Any = None, *, clock: Clock = time.perf_counter) -> Planner:

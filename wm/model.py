@@ -26,6 +26,7 @@ from goalward.wm.calibration import Calibration, read_calibration
 from goalward.wm.checkpoint import ENCODER_FOLDER, MODEL_JSON, ModelDescription, read_model
 from goalward.wm.compiled import CompiledRollout
 from goalward.wm.invariance import parts_of_batch
+from goalward.wm.planning_defaults import PlanningDefaults, read_planning
 from goalward.wm.predictor import LatentPredictor, PredictorContext
 from goalward.wm.statistics import LatentStatistics, VectorStatistics
 
@@ -62,6 +63,7 @@ class WorldModel:
         """
         self.description = description
         self.calibration: Calibration | None = None
+        self.planning: PlanningDefaults | None = None
         self.device = torch.device(device)
         self.dtype = dtype or inference_dtype(self.device)
         tokens = encoder.tokens_per_view * len(description.env.cameras)
@@ -260,6 +262,7 @@ def load_model(
     encoder = load_encoder(origin, device=device)
     model = WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype, compiled=compiled)
     model.calibration = read_calibration(folder) if calibrated else None
+    model.planning = read_planning(folder)
     return model
 
 

@@ -114,23 +114,21 @@ def run(config: RankCommand) -> int:
 
 def _moments(config: RankCommand, model: Any, env: Any, goal: int, rng: torch.Generator) -> list[Judged]:
     """Walks toward one goal as the default controller would, and judges candidates at every third step."""
-    from goalward.planners.actions import Box, Intersection, Situation, Workspace, half_range_A
+    from goalward.experiments.planning import action_set_for
+    from goalward.planners.actions import Situation, half_range_A
     from goalward.planners.control.controller import make_controller
-    from goalward.planners.control.observation import displacement_dims, position_indices
+    from goalward.planners.control.observation import position_indices, steered_axes
     from goalward.planners.objectives import LatentDistance, Objective
 
     observation, info = env.reset(seed=config.seed + goal, options={"goal_index": goal, "split": "validation"})
     spec = env.unwrapped.spec_info
-    workspace = Workspace.of(
-        spec.workspace_low_m.tolist(), spec.workspace_high_m.tolist(), action_dims=displacement_dims(model.action_names)
-    )
-    action_set = Intersection(Box.of(model.action_low, model.action_high), (workspace,))
+    action_set = action_set_for(model, spec)
     listener = Listener()
     controller = make_controller(
         model, info["goal_pixels"], action_set=action_set, horizon=config.horizon, seed=goal,
         objective=Objective(terms=(LatentDistance(step_weights="uniform"), listener)),
     )  # fmt: skip
-    position, unit_A = position_indices(model.proprio_names), half_range_A(action_set)
+    position, unit_A = position_indices(model.proprio_names, steered_axes(model.action_names)), half_range_A(action_set)
     goal_1GND = model.encode(torch.from_numpy(np.array(info["goal_pixels"]))[None])[:, None]
     found: list[Judged] = []
     done, step = False, 0

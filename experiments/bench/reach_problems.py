@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goalward.planners.actions import ActionSet, Box, Intersection, Situation, Workspace
+from goalward.experiments.planning import action_set_for
+from goalward.planners.actions import ActionSet, Situation
 from goalward.planners.base import Problem
-from goalward.planners.control.observation import displacement_dims, position_indices
+from goalward.planners.control.observation import position_indices, steered_axes
 from goalward.planners.objectives import LatentDistance, Objective
 
 
@@ -47,7 +48,7 @@ def snapshots(env_name: str, model: Any, *, num_goals: int, oracle_steps: tuple[
     env = make_env(env_name, cameras=model.cameras, image_size_px=model.image_size_px)
     taken = []
     try:
-        position = position_indices(model.proprio_names)
+        position = position_indices(model.proprio_names, steered_axes(model.action_names))
         for goal in range(num_goals):
             observation, info = env.reset(seed=seed + goal, options={"goal_index": goal, "split": "validation"})
             z_goal_ND = model.encode(torch.from_numpy(np.array(info["goal_pixels"]))[None])[0]
@@ -74,11 +75,7 @@ def action_set_of(env_name: str, model: Any) -> ActionSet:
     env = make_env(env_name)
     info = env.unwrapped.spec_info  # type: ignore[attr-defined]
     env.close()
-    box = Box.of(model.action_low, model.action_high, device=model.device)
-    dims = displacement_dims(model.action_names)
-    return Intersection(
-        box, (Workspace.of(info.workspace_low_m.tolist(), info.workspace_high_m.tolist(), action_dims=dims, device=model.device),)
-    )
+    return action_set_for(model, info)
 
 
 def problem_of(model: Any, action_set: ActionSet, moments: list[Snapshot], *, horizon: int, objective: Objective | None = None) -> Problem:

@@ -40,13 +40,15 @@ class Observed:
     """Why no plan may be based on it."""
 
 
-def read_observation(observation: Mapping[str, Any], model: WorldModel, *, needs_position: bool, default_time_s: float) -> Observed:
+def read_observation(
+    observation: Mapping[str, Any], model: WorldModel, *, position_axes: Sequence[int], default_time_s: float
+) -> Observed:
     """Checks an observation: `pixels` uint8 [V, h, w, 3], `proprio` float32 [P], `time_s`.
 
     Args:
         observation: As the environments give it; `time_s` may be missing, and `proprio` too unless the position is needed.
         model: Says what is expected.
-        needs_position: Whether the action set bounds the end effector.
+        position_axes: Along which axes (0 x, 1 y, 2 z) the action set bounds the end effector; empty if along none.
         default_time_s: The time, if the observation has none.
 
     Raises:
@@ -68,9 +70,9 @@ def read_observation(observation: Mapping[str, Any], model: WorldModel, *, needs
             )
         if bad := [name for name, value in zip(names, proprio.tolist(), strict=True) if not math.isfinite(value)]:
             fault = f"proprio is not finite: {', '.join(bad)}"
-        if needs_position:
-            position = tuple(float(proprio[index]) for index in position_indices(names))
-    elif needs_position:
+        if position_axes:
+            position = tuple(float(proprio[index]) for index in position_indices(names, position_axes))
+    elif position_axes:
         raise UserError(
             "observation: no entry 'proprio', and the workspace needs the end-effector position; give it, or leave the workspace out"
         )
@@ -128,29 +130,42 @@ def check_goals(goal_pixels: Any, model: WorldModel) -> list[NDArray[np.uint8]]:
     return [check_frames(f"goal_pixels[{g}]", frames, model) for g, frames in enumerate(array)]
 
 
-def position_indices(proprio_names: Sequence[str]) -> tuple[int, ...]:
-    """Finds the end-effector position among the proprioception entries.
+def position_indices(proprio_names: Sequence[str], axes: Sequence[int] = (0, 1, 2)) -> tuple[int, ...]:
+    """Finds the end-effector position along some axes (0 x, 1 y, 2 z) among the proprioception entries.
 
     Raises:
         UserError: The model has no such entries.
     """
-    if missing := [name for name in POSITION_NAMES if name not in proprio_names]:
+    wanted = [POSITION_NAMES[axis] for axis in axes]
+    if missing := [name for name in wanted if name not in proprio_names]:
         raise UserError(
             f"workspace: proprio lacks {', '.join(missing)} (it has {', '.join(proprio_names) or 'nothing'}); leave the workspace out"
         )
-    return tuple(list(proprio_names).index(name) for name in POSITION_NAMES)
+    return tuple(list(proprio_names).index(name) for name in wanted)
+
+
+def steered_axes(action_names: Sequence[str]) -> tuple[int, ...]:
+    """Axes (0 x, 1 y, 2 z) along which actions displace the end effector; empty if they do something else."""
+    bare = _bare(action_names)
+    return tuple(axis for axis, name in enumerate(DISPLACEMENT_NAMES) if name in bare)
 
 
 def displacement_dims(action_names: Sequence[str]) -> tuple[int, ...]:
-    """Finds the end-effector displacement among the action entries.
+    """Finds the action entries that displace the end effector, in the order of `steered_axes`.
 
     Raises:
-        UserError: The model has no such entries.
+        UserError: There are none.
     """
-    bare = [name.removesuffix("_m") for name in action_names]
-    if missing := [name for name in DISPLACEMENT_NAMES if name not in bare]:
-        raise UserError(f"workspace: actions lack {', '.join(missing)} (they are {', '.join(action_names)}); leave the workspace out")
-    return tuple(bare.index(name) for name in DISPLACEMENT_NAMES)
+    bare, axes = _bare(action_names), steered_axes(action_names)
+    if not axes:
+        raise UserError(
+            f"workspace: actions lack {', '.join(DISPLACEMENT_NAMES)} (they are {', '.join(action_names)}); leave the workspace out"
+        )
+    return tuple(bare.index(DISPLACEMENT_NAMES[axis]) for axis in axes)
+
+
+def _bare(action_names: Sequence[str]) -> list[str]:
+    return [name.removesuffix("_m") for name in action_names]
 
 
 def _as_array(values: Any) -> NDArray[Any]:

@@ -15,7 +15,7 @@ Letters: B problems, T context frames, G goal images, V camera views, N tokens, 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,13 +28,17 @@ from goalward import UserError
 from goalward.planners.actions import ActionSet, Box, Intersection, Situation, Workspace, hold_A
 from goalward.planners.base import Planner, PlannerState, Problem, WorldModel
 from goalward.planners.control.monitor import Calibration, check_calibration, surprise_limit, surprise_of
-from goalward.planners.control.observation import Observed, check_goals, position_indices, read_observation
+from goalward.planners.control.observation import Observed, check_goals, position_indices, read_observation, steered_axes
 from goalward.planners.control.state import ControllerConfig, ControllerState
 from goalward.planners.methods.search import Clock
 from goalward.planners.methods.warm_start import split_state, stack_states
 from goalward.planners.objectives import LatentDistance, Objective, latent_distance
 
-__all__ = ["ControllerConfig", "ControllerState", "RecedingHorizon"]
+__all__ = ["ControllerConfig", "ControllerState", "Proposer", "RecedingHorizon"]
+
+Proposer = Callable[[Tensor, Tensor, PlannerState, int], Tensor]
+"""(z_BTND, z_goal_BGND, planner state, H) -> action sequences [B, P, H, A], physical units. Random numbers must depend on each problem's
+own seed and step alone (`methods/noise.py` makes such generators), or a plan would depend on the batch it came in."""
 
 
 class RecedingHorizon:
@@ -47,6 +51,7 @@ class RecedingHorizon:
         objective: What is wanted; the squared latent distance, averaged over the predicted frames, if not given.
         config: Horizon, trust in plans, budget, and what several goals mean.
         calibration: The model's typical errors and its success threshold; without them nothing surprises and success is never judged.
+        proposer: Offers the planner action sequences to look at first, see `Proposer`.
         clock: The planner's clock, monotonic seconds.
 
     Raises:
@@ -62,6 +67,7 @@ class RecedingHorizon:
         objective: Objective | None = None,
         config: ControllerConfig | None = None,
         calibration: Calibration | None = None,
+        proposer: Proposer | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
         self.model = model
@@ -70,6 +76,7 @@ class RecedingHorizon:
         self.objective = objective or Objective(terms=(LatentDistance(step_weights="uniform"),))
         self.config = config or ControllerConfig()
         self.calibration = calibration
+        self.proposer = proposer
         self.clock = clock
         if calibration is not None:
             check_calibration(calibration)
@@ -83,9 +90,11 @@ class RecedingHorizon:
                 f"action_set: bounds for {self.action_set.low_A.numel()} entries; the model has {', '.join(model.action_names)}"
             )
         limits = self.action_set.limits if isinstance(self.action_set, Intersection) else ()
-        self._needs_position = any(isinstance(limit, Workspace) for limit in limits)
-        if self._needs_position:
-            position_indices(model.proprio_names)
+        workspaces = [limit for limit in limits if isinstance(limit, Workspace)]
+        # Whoever bounds fewer than three axes must name the displacements, or nobody could tell which they are.
+        num_axes = len(workspaces[0].action_dims) if workspaces else 0
+        self._position_axes = steered_axes(model.action_names)[:num_axes] if 0 < num_axes < 3 else tuple(range(num_axes))
+        position_indices(model.proprio_names, self._position_axes)
         self._hold_A = hold_A(self.action_set).cpu().numpy().copy()
 
     def start(self, goal_pixels: Any, *, seed: int = 0) -> ControllerState:
@@ -130,7 +139,7 @@ class RecedingHorizon:
         """
         begun_s = self.clock()
         seen = [
-            read_observation(obs, self.model, needs_position=self._needs_position, default_time_s=state.num_acts * self.model.dt_s)
+            read_observation(obs, self.model, position_axes=self._position_axes, default_time_s=state.num_acts * self.model.dt_s)
             for state, obs in zip(states, observations, strict=True)
         ]
         states = self._look(states, seen)
@@ -220,13 +229,18 @@ class RecedingHorizon:
     def _plan_batch(self, states: Sequence[ControllerState], seen: Sequence[Observed], deadline_s: float | None) -> list[ControllerState]:
         rings = [state.z_1TND for state in states if state.z_1TND is not None]
         z_BTND = torch.cat(rings)
+        planner_state = stack_states([state.planner for state in states])
+        z_goal_BGND = torch.stack([self._wanted_GND(state) for state in states])
         with torch.no_grad():
             context = self.model.prime(z_BTND)
+            propose, horizon = self.proposer, self.config.horizon
+            proposals_BPHA = None if propose is None else propose(z_BTND, z_goal_BGND, planner_state, horizon)
         problem = Problem(
             model=self.model,
             context=context,
             z_BTND=z_BTND,
-            z_goal_BGND=torch.stack([self._wanted_GND(state) for state in states]),
+            z_goal_BGND=z_goal_BGND,
+            proposals_BPHA=proposals_BPHA,
             action_set=self.action_set,
             situation=self._situation(states, seen),
             objective=self.objective,
@@ -234,7 +248,7 @@ class RecedingHorizon:
             dt_s=self.model.dt_s,
             start_time_s=tuple(observed.time_s for observed in seen),
         )
-        plan, planner = self.planner.plan(problem, stack_states([state.planner for state in states]), deadline_s=deadline_s)
+        plan, planner = self.planner.plan(problem, planner_state, deadline_s=deadline_s)
         parts = split_state(planner)
         planned = []
         for b, state in enumerate(states):
@@ -248,7 +262,7 @@ class RecedingHorizon:
     def _situation(self, states: Sequence[ControllerState], seen: Sequence[Observed]) -> Situation:
         device = self.action_set.low_A.device
         position_BE = None
-        if self._needs_position:
+        if self._position_axes:
             position_BE = torch.tensor([observed.position_E for observed in seen], dtype=torch.float64, device=device)
         last_action_BA = torch.from_numpy(np.stack([state.last_action_A for state in states])).to(device)
         return Situation(position_BE=position_BE, last_action_BA=last_action_BA)

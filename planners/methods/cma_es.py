@@ -24,6 +24,7 @@ from torch import Tensor
 
 from goalward.planners.checks import require_count, require_number
 from goalward.planners.methods.evaluation import Evaluation, Incumbent
+from goalward.planners.methods.proposals import proposed_BS
 from goalward.planners.methods.search import Clock, Search, Start
 
 _OPTIONS: dict[str, Any] = {"verbose": -9, "verb_log": 0, "verb_disp": 0, "seed": float("nan")}
@@ -128,10 +129,14 @@ class CMAES(Search[CMAESParams]):
     def update(self, params: CMAESParams, evaluation: Evaluation, incumbent: Incumbent, start: Start) -> CMAESParams:
         """Tells each search its costs; one whose candidates all failed goes on as it was."""
         free_A = start.unit_A > 0
+        chosen_BS = proposed_BS(start.evaluate.problem, self.config.num_samples) if params.first else None
         for b, (search, _) in enumerate(params.searches):
             drawn_SM = params.drawn_BSM[b]
             feasible_SKA = (evaluation.variables_BSKA[b] - start.mean_BKA[b])[..., free_A] / start.unit_A[free_A]
-            off_S = np.square(drawn_SM - feasible_SKA.flatten(1).double().cpu().numpy()).sum(axis=1)
+            feasible_SM = feasible_SKA.flatten(1).double().cpu().numpy()
+            if chosen_BS is not None:  # these were never drawn, but proposed
+                drawn_SM[chosen_BS[b].cpu().numpy()] = feasible_SM[chosen_BS[b].cpu().numpy()]
+            off_S = np.square(drawn_SM - feasible_SM).sum(axis=1)
             costs = told_costs(evaluation.cost_BS[b].double().cpu().numpy(), off_S, self.config.penalty)
             if costs is not None:
                 search.tell(list(drawn_SM), costs.tolist())

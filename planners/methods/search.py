@@ -2,7 +2,7 @@
 
     params <- begin(start)
     repeat, until the iterations are done, the search has converged or the deadline is near:
-        candidates <- project(propose(params, noise))
+        candidates <- project(propose(params, noise)); in the first iteration, with the problem's own proposals among them
         costs      <- objective(rollout(candidates)); not finite: excluded and counted
         incumbent  <- the best candidate seen so far
         params     <- update(params, candidates, costs)
@@ -28,6 +28,7 @@ from goalward.planners.actions import center_A, half_range_A, hold_A
 from goalward.planners.base import Plan, PlannerState, Problem, StopReason
 from goalward.planners.methods.evaluation import Evaluation, Evaluator, Incumbent
 from goalward.planners.methods.noise import generators, standard_normal_BSHA
+from goalward.planners.methods.proposals import with_proposals
 from goalward.planners.methods.screening import Screening, screened
 from goalward.planners.methods.tally import Tally
 from goalward.planners.methods.warm_start import shift_of
@@ -132,7 +133,10 @@ class Search(ABC, Generic[ParamsT]):
                 reason = "deadline"
                 break
             last = iteration == self.num_iterations - 1
-            evaluation = self._evaluated(self.propose(params, start), start, gradient=not last and self.wants_gradient(params))
+            variables_BSKA = self.propose(params, start)
+            if iteration == 0:
+                variables_BSKA = with_proposals(variables_BSKA, problem)
+            evaluation = self._evaluated(variables_BSKA, start, gradient=not last and self.wants_gradient(params))
             previous_B, incumbent = incumbent.cost_B, incumbent.challenged(evaluation, tally.active_B)
             tally.count(evaluation, incumbent)
             if self.tolerance > 0 and not last and tally.converged(previous_B, incumbent.cost_B, self.tolerance):

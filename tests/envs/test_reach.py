@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from goalward import UserError
 from goalward.envs import reach
 from goalward.envs.goals import load_manifest
+from goalward.envs.reach import ReachEnv
 from goalward.envs.registry import make_env
 
 
@@ -31,20 +32,20 @@ def test_small_displacements_are_executed_within_millimetres(env: Any) -> None:
     env._servo.solve(env._data, (np.array(reach.WORKSPACE_LOW_M) + reach.WORKSPACE_HIGH_M) / 2)
     for axis in range(3):
         for sign in (1, -1):
-            before = env._position_m()
+            before = env._hand_m(env._data)
             action = np.zeros(3, dtype=np.float32)
             action[axis] = sign * 0.03
             env.step(action)
             env.step(np.zeros(3, dtype=np.float32))  # the arm's own inertia settles
-            np.testing.assert_allclose(env._position_m() - before, action, atol=0.01)
+            np.testing.assert_allclose(env._hand_m(env._data) - before, action, atol=0.01)
 
 
 def test_zero_action_holds_position_and_orientation(env: Any) -> None:
     env.reset(seed=1, options={"goal_index": 1})
-    before = env._position_m()
+    before = env._hand_m(env._data)
     for _ in range(20):
         env.step(np.zeros(3, dtype=np.float32))
-    np.testing.assert_allclose(env._position_m(), before, atol=5e-4)
+    np.testing.assert_allclose(env._hand_m(env._data), before, atol=5e-4)
     assert np.abs(env._servo._rotation_error(env._data)).max() < 0.01
 
 
@@ -55,7 +56,7 @@ def test_no_action_leaves_the_workspace_or_the_joint_limits(env: Any, seed: int,
     for action in actions:
         *_, info = env.step(np.array(action, dtype=np.float32))
         assert info["failure"] is None
-        assert _inside_workspace(env._position_m(), slack_m=0.03)  # the target is clamped; the sluggish arm swings past
+        assert _inside_workspace(env._hand_m(env._data), slack_m=0.03)  # the target is clamped; the sluggish arm swings past
         for joint in ("jaco_arm/joint_2", "jaco_arm/joint_3"):
             low, high = env._model.joint(joint).range
             assert low <= env._data.joint(joint).qpos[0] <= high
@@ -75,7 +76,7 @@ def test_strict_success_needs_three_consecutive_steps(env: Any) -> None:
     goal = load_manifest("reach", "validation").goals[0]
     env.reset(seed=0, options={"goal": replace(goal, start_qpos=goal.goal_qpos)})
     hold, away = np.zeros(3, np.float32), np.array([0.05, 0, 0], np.float32)
-    if env._position_m()[0] > 0:
+    if env._hand_m(env._data)[0] > 0:
         away = -away
     flags = []
     for action in (hold, hold, away, -away, hold):  # two inside, out, then back: the count starts anew
@@ -98,7 +99,7 @@ def test_collection_never_ends_on_success(env: Any) -> None:
 def test_proprioception_is_named_and_in_si_units(env: Any) -> None:
     observation, _ = env.reset(seed=0)
     entries = dict(zip(env.spec_info.proprio_names, observation["proprio"], strict=True))
-    position = env._position_m().astype(np.float32)
+    position = env._hand_m(env._data).astype(np.float32)
     assert [entries[f"ee_{axis}_m"] for axis in "xyz"] == list(position)
     assert entries["joint_2_rad"] == np.float32(env._data.joint("jaco_arm/joint_2").qpos[0])
 
@@ -110,7 +111,7 @@ def test_goals_of_the_splits_are_disjoint_and_far_from_their_starts() -> None:
     assert not any(goal.goal_position_m in seen for goal in test.goals)
     for goal in (*test.goals, *validation.goals):
         distance = np.linalg.norm(np.subtract(goal.goal_position_m, goal.start_position_m))
-        assert distance >= reach.MIN_DISTANCE_M
+        assert distance >= ReachEnv.min_distance_m
         assert _inside_workspace(np.array(goal.goal_position_m), slack_m=0.002)
 
 

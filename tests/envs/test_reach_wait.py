@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from goalward import UserError
-from goalward.envs.reach import TICK_S
+from goalward.envs.reach import ReachEnv
 from goalward.envs.registry import make_env
 
 MOVE = np.array([0.04, 0.03, -0.02], dtype=np.float32)
@@ -44,12 +44,12 @@ def test_waiting_for_nothing_changes_nothing(env: Any) -> None:
 
 def test_time_passes_and_the_arm_comes_to_rest_at_its_last_reference(env: Any) -> None:
     begin(env)
-    before = env._position_m()
+    before = env._hand_m(env._data)
     env.step(MOVE)
     simulated_s = env._data.time
     assert env.wait(0.5) is None
     assert env._data.time - simulated_s == pytest.approx(0.5)
-    assert np.linalg.norm(env._position_m() - (before + MOVE)) < 0.002
+    assert np.linalg.norm(env._hand_m(env._data) - (before + MOVE)) < 0.002
     observation, *_ = env.step(np.zeros(3, dtype=np.float32))
     assert float(observation["time_s"]) == pytest.approx(2 * 0.25 + 0.5)
 
@@ -57,7 +57,7 @@ def test_time_passes_and_the_arm_comes_to_rest_at_its_last_reference(env: Any) -
 def test_before_the_first_step_the_start_is_held(env: Any) -> None:
     before = begin(env)["proprio"][:3]
     env.wait(1.0)
-    assert np.linalg.norm(env._position_m() - before) < 0.002
+    assert np.linalg.norm(env._hand_m(env._data) - before) < 0.002
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,9 +66,9 @@ def test_what_is_less_than_a_tick_is_not_lost(env: Any, durations: list[float]) 
     begin(env)
     for duration in durations:
         env.wait(duration)
-    ticks = env._data.time / TICK_S
+    ticks = env._data.time / ReachEnv.tick_s
     assert ticks == pytest.approx(round(ticks), abs=1e-6)
-    assert -1e-6 <= sum(durations) / TICK_S - ticks <= 1 + 1e-6
+    assert -1e-6 <= sum(durations) / ReachEnv.tick_s - ticks <= 1 + 1e-6
 
 
 def test_success_is_judged_at_steps_alone(env: Any) -> None:

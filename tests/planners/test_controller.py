@@ -400,6 +400,6 @@ def test_a_model_without_named_positions_has_no_workspace(worlds: SimpleNamespac
     world.proprio_names = ("joint_rad",)
     with pytest.raises(UserError, match=r"proprio lacks ee_x_m, ee_y_m, ee_z_m .*it has joint_rad"):
         make_controller(world, world.image(GOAL), workspace=([0.0] * 3, [1.0] * 3))
-    world.action_names = ("torque", "dy_m", "dz_m")
+    world.action_names = ("torque_1", "torque_2", "torque_3")
     with pytest.raises(UserError, match="actions lack dx"):
         make_controller(world, world.image(GOAL), workspace=([0.0] * 3, [1.0] * 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -48,8 +48,11 @@ class Contender:
 
 
 def ours() -> list[Contender]:
-    """Every registered planner, at its defaults but for the budget."""
-    return [Contender(name=f"{OURS} {name}", prepare=_prepare(name), warm_start="by elapsed time") for name in PLANNERS]
+    """Every registered planner, at its defaults but for the budget; the reference also with compiled rollouts."""
+    found = [Contender(name=f"{OURS} {name}", prepare=_prepare(name), warm_start="by elapsed time") for name in PLANNERS]
+    compiled = _prepare("cem", compiled=True)
+    again = Contender(name=f"{REFERENCE}, compiled", prepare=compiled, warm_start="by elapsed time", needs_model=True, contract=False)
+    return [*found, again]
 
 
 def our_config(name: str, task: Task) -> Any:
@@ -67,11 +70,11 @@ def our_config(name: str, task: Task) -> Any:
     return dataclasses.replace(default, **{field: value for field, value in budget.items() if field in names})
 
 
-def _prepare(name: str) -> Callable[[Task, int, Meter, float | None], Search]:
+def _prepare(name: str, *, compiled: bool = False) -> Callable[[Task, int, Meter, float | None], Search]:
     def prepare(task: Task, seed: int, meter: Meter, rate: float | None) -> Search:
         planner = make_planner(name, our_config(name, task))
         state = PlannerState.initial([seed] * task.problem.num_problems)
-        problem = metered(task.problem, meter)
+        problem = metered(replace(task.problem, model=task.compiled) if compiled else task.problem, meter)
 
         def search() -> Tensor:
             plan, _ = planner.plan(primed(problem), state)

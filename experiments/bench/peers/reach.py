@@ -36,7 +36,7 @@ def reach_tasks(path: Path, env: str, budget: tuple[int, int]) -> list[Task]:
     """One task a moment."""
     from goalward.wm.model import load_model
 
-    model, exact = load_model(env), load_model(env, dtype=torch.float32)
+    model, exact, compiled = load_model(env), load_model(env, dtype=torch.float32), load_model(env, compiled=True)
     tasks = []
     with np.load(path, allow_pickle=False) as arrays:
         for z_TND, z_goal_ND in zip(arrays["z_MTND"], arrays["z_goal_MND"], strict=True):
@@ -49,6 +49,7 @@ def reach_tasks(path: Path, env: str, budget: tuple[int, int]) -> list[Task]:
                     num_samples=budget[0],
                     num_iterations=budget[1],
                     num_elites=max(10, budget[0] // 10),
+                    compiled=compiled,
                     rerun=RerunCost,
                 )
             )

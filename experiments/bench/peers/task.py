@@ -46,6 +46,8 @@ class Task:
     """Spread of the first iteration, in units of half the range."""
     optimum: float | None = None
     """Least cost in the box, where it is known."""
+    compiled: Any = None
+    """The same model with compiled rollouts; None where there is no learned model."""
     rerun: Callable[[Problem, torch.dtype], Any] | None = None
     """Makes the same cost in stable-worldmodel's manner, see `rerun.py`; None where there is no learned model."""
 

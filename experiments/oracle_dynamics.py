@@ -1,0 +1,123 @@
+"""Planning with the true physics: the ceiling of an objective, and the judge of everything below it.
+
+    candidates -> the simulator itself -> frames -> the frozen encoder -> the same objective and planner        (objective "latent")
+    candidates -> the simulator itself -> true distance to the goal                                             (objective "state")
+
+Both are privileged: they hold the environment. What "latent" cannot do, no world model with this encoder, objective and planner can be
+asked to do; what "state" can do and "latent" cannot is lost in perception or in the objective.
+
+Letters: B problems (always one here), S candidates, H horizon steps, T context frames, N tokens, D latent width, A action dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from goalward import UserError
+from goalward.experiments.evaluation import EpisodeStart, Method, Policy
+from goalward.experiments.planning import ControllerPolicy, action_set_for, latent_energies
+from goalward.planners.objectives import Objective, Outcome
+
+_FRAMES_PER_CALL = 64
+
+TrueObjective = Literal["latent", "state"]
+
+
+class TrueDynamics:
+    """A world model whose predictions are true: it asks the simulator. Everything else is the learned model's."""
+
+    def __init__(self, model: Any, env: Any) -> None:
+        """Borrows both.
+
+        Args:
+            model: a learned world model; its encoder and its normalisation are used.
+            env: the environment in which the episode runs, with a method `imagine`.
+        """
+        self._model, self._env = model, env
+        self.calibration = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Cameras, action bounds, normalisation, encoder: the learned model's."""
+        return getattr(self._model, name)
+
+    def prime(self, z_BTND: Tensor) -> Tensor:
+        """The past does not matter: the simulator knows its state."""
+        if z_BTND.shape[0] != 1:
+            raise UserError(f"z_BTND: {z_BTND.shape[0]} problems; the true physics is that of one environment")
+        return z_BTND
+
+    def rollout(self, context: Tensor, actions_BSHA: Tensor) -> Tensor:
+        """What would truly be seen, encoded; z_BSHND float32, without gradients."""
+        if torch.is_grad_enabled() and actions_BSHA.requires_grad:
+            raise UserError("planner: the simulator has no gradients; choose one that only samples: random, cem, icem, mppi, cma_es")
+        S, H = actions_BSHA.shape[1:3]
+        actions_SHA = actions_BSHA[0].detach().cpu().numpy()
+        frames = np.concatenate([self._env.unwrapped.imagine(actions_HA) for actions_HA in actions_SHA])
+        parts = [self._model.encode(torch.from_numpy(frames[i : i + _FRAMES_PER_CALL])) for i in range(0, len(frames), _FRAMES_PER_CALL)]
+        z = torch.cat(parts)
+        return z.reshape(1, S, H, *z.shape[1:])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TrueDistance:
+    """The true distance to the goal, averaged along the way, in metres: an objective that nobody has on a real robot."""
+
+    env: Any
+    """The environment in which the episode runs."""
+    weight: float = 1.0
+    """Factor in the sum of terms."""
+
+    def cost(self, outcome: Outcome) -> Tensor:
+        """Mean distance [1, S]."""
+        actions_SHA = outcome.actions_BSHA[0].detach().cpu().numpy()
+        distances = [float(self.env.unwrapped.foresee(actions_HA).mean()) for actions_HA in actions_SHA]
+        return torch.tensor([distances], dtype=torch.float32, device=outcome.actions_BSHA.device)
+
+
+class _NoDynamics(TrueDynamics):
+    """Predicts nothing, for an objective that does not look at predictions."""
+
+    def rollout(self, context: Tensor, actions_BSHA: Tensor) -> Tensor:
+        S, H = actions_BSHA.shape[1:3]
+        return context[:, -1, None, None].expand(-1, S, H, -1, -1)
+
+
+def oracle_dynamics_method(
+    env: Any, model: Any, planner: str, config: Any, *, horizon: int | None = None, objective: TrueObjective = "latent"
+) -> Method:
+    """Makes the method.
+
+    Args:
+        env: the environment that the episodes will run in.
+        model: as `goalward.load_model` returns it.
+        planner: registered name of a planner that only samples.
+        config: the planner's configuration.
+        horizon: actions in a plan; None for the controller's default.
+        objective: `latent`: what planners always minimise; `state`: the true distance.
+    """
+    options: dict[str, Any] = {} if horizon is None else {"horizon": horizon}
+    if objective == "state":
+        options["objective"] = Objective(terms=(TrueDistance(env=env),))
+    judged = (TrueDynamics if objective == "latent" else _NoDynamics)(model, env)
+
+    def begin(start: EpisodeStart) -> Policy:
+        from goalward.planners.control.controller import make_controller
+
+        controller = make_controller(
+            judged, start.goal_pixels, planner=planner, planner_config=config, action_set=action_set_for(model, start.info),
+            seed=start.seed, **options,
+        )  # fmt: skip
+        return ControllerPolicy(controller)
+
+    return Method(
+        name=f"{planner}, true dynamics" + ("" if objective == "latent" else " and distance"),
+        role="privileged reference",
+        begin=begin,
+        timed=True,
+        energies=lambda frames, goal: latent_energies(model, frames, goal),
+    )
