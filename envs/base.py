@@ -8,7 +8,7 @@ A task is a Gymnasium environment whose observation is a dictionary
 
 whose action is float32 [A] in physical units (`EnvInfo.action_names`, `action_low`, `action_high`), and whose goal is an image, found
 in the reset's `info["goal_pixels"]`. Success is decided by the physical state alone. An environment may have a method `wait(duration_s)`,
-which lets the physics go on with the last reference held (see `ReachEnv.wait`); evaluation in real time needs it.
+which lets the physics go on with the last reference held (see `GoalTask.wait`); evaluation in real time needs it.
 
 Letters in array names: V camera views, A action dimensions, P proprioception dimensions.
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,31 +131,47 @@ COLOURS = ("#8a8f98", "#d1495b", "#00798c", "#edae49", "#66a182", "#2e4057", "#9
 
 
 def drawing(points: list[dict[str, Any]]) -> str:
-    """The curve as SVG: milliseconds (logarithmic) against the median final distance and the success rate, one colour per planner."""
+    """The curve as SVG: milliseconds (logarithmic) against the success rate and the median final distance, one colour per planner."""
     from goalward.experiments.charts import Frame, log_share
 
-    frame = Frame(width=760, height=380, left=56, right=120, top=30, bottom=48)
+    sides = {"width": 760, "left": 56, "right": 120, "top": 30}
+    panels = (Frame(height=210, bottom=24, **sides), Frame(height=290, bottom=48, **sides))
     times = [p["p50_ms"] for p in points]
     low, high = min(times) / 1.15, max(times) * 1.15
-    parts = [_style(), *frame.grid_y([(share, f"{100 * share:.0f} %") for share in (0.0, 0.25, 0.5, 0.75, 1.0)])]
+    whole_cm = max(1, math.ceil(max(p["median_cm"] for p in points)))
+    heights = (lambda p: p["strict"], lambda p: p["median_cm"] / whole_cm)
+    scales = ([(n / 4, f"{25 * n} %") for n in range(5)], [(n / whole_cm, f"{n} cm") for n in range(whole_cm + 1)])
+    titles = ("strict success", "final distance, median")
     ticks = [ms for ms in (10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000) if low <= ms <= high]
-    parts += frame.ticks_x([(log_share(ms, low, high), str(ms)) for ms in ticks], "decision time, median, ms (logarithmic)", grid=True)
-    parts.append(f'<text x="{frame.left}" y="18" class="axis">strict success on validation goals</text>')
-    names = list(dict.fromkeys(p["planner"] for p in points))
-    for rank, name in enumerate(names):
-        colour = COLOURS[rank % len(COLOURS)]
-        mine = sorted((p for p in points if p["planner"] == name), key=lambda p: float(p["p50_ms"]))
-        spots = [(frame.x(log_share(p["p50_ms"], low, high)), frame.y(p["strict"]), p) for p in mine]
-        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in spots)
-        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{corners}"/>')
-        for x, y, p in spots:
-            label = f"{name} {p['num_samples']} x {p['num_iterations']}: {100 * p['strict']:.0f} %, {p['p50_ms']:.0f} ms"
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"><title>{label}</title></circle>')
-        y = frame.top + 16 * rank + 6
-        parts.append(f'<circle cx="{frame.width - 104}" cy="{y}" r="4" fill="{colour}"/>')
-        parts.append(f'<text x="{frame.width - 94}" y="{y + 4}" class="tick">{name}</text>')
-    svg = frame.svg(parts, title="success against planning time")
+    parts = [_style()]
+    for number, (frame, height, scale, title) in enumerate(zip(panels, heights, scales, titles, strict=True)):
+        parts.append(f'<g transform="translate(0 {panels[0].height * number})">')
+        parts += frame.grid_y(scale)
+        label = "decision time, median, ms (logarithmic)" if number else ""
+        parts += frame.ticks_x([(log_share(ms, low, high), str(ms)) for ms in ticks], label, grid=True)
+        parts.append(f'<text x="{frame.left}" y="18" class="axis">{title}</text>')
+        for rank, name in enumerate(dict.fromkeys(p["planner"] for p in points)):
+            mine = sorted((p for p in points if p["planner"] == name), key=lambda p: float(p["p50_ms"]))
+            spots = [(frame.x(log_share(p["p50_ms"], low, high)), frame.y(height(p)), p) for p in mine]
+            parts += _curve(name, COLOURS[rank % len(COLOURS)], spots)
+            if not number:
+                y = frame.top + 16 * rank + 6
+                parts.append(f'<circle cx="{frame.width - 104}" cy="{y}" r="4" fill="{COLOURS[rank % len(COLOURS)]}"/>')
+                parts.append(f'<text x="{frame.width - 94}" y="{y + 4}" class="tick">{name}</text>')
+        parts.append("</g>")
+    together = Frame(height=sum(panel.height for panel in panels), bottom=48, **sides)
+    svg = together.svg(parts, title="success and final distance against planning time")
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+
+def _curve(name: str, colour: str, spots: list[tuple[float, float, dict[str, Any]]]) -> list[str]:
+    corners = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in spots)
+    parts = [f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{corners}"/>']
+    for x, y, p in spots:
+        budget = f"{name} {p['num_samples']} x {p['num_iterations']}"
+        label = f"{budget}: {100 * p['strict']:.0f} %, {p['median_cm']:.1f} cm, {p['p50_ms']:.0f} ms"
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"><title>{label}</title></circle>')
+    return parts
 
 
 def _style() -> str:
