@@ -1,0 +1,84 @@
+"""Planning with the true physics: predictions are what then happens, and looking ahead changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import goalward
+from goalward import UserError
+from goalward.envs.registry import make_env
+from goalward.experiments.evaluation import run_episode
+from goalward.experiments.oracle_dynamics import TrueDynamics, oracle_dynamics_method
+from goalward.planners.methods.cem import CEMConfig
+
+TINY = CEMConfig(num_samples=6, num_iterations=1, num_elites=2, num_kept_elites=1)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return goalward.load_model("reach")
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[Any]:
+    made = make_env("reach")
+    yield made
+    made.close()
+
+
+def actions(*, num: int, horizon: int) -> torch.Tensor:
+    return (torch.rand(1, num, horizon, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * 0.1
+
+
+def test_predictions_are_what_then_happens(env: Any, model: Any) -> None:
+    observation, _ = env.reset(seed=0, options={"goal_index": 0, "split": "validation"})
+    z_BND = model.encode(torch.from_numpy(observation["pixels"])[None])
+    truth = TrueDynamics(model, env)
+    actions_BSHA = actions(num=2, horizon=2)
+    z_BSHND = truth.rollout(truth.prime(z_BND[:, None]), actions_BSHA)
+    assert z_BSHND.shape == (1, 2, 2, *z_BND.shape[1:])
+    for step in range(2):
+        observation, *_ = env.step(actions_BSHA[0, 1, step].numpy())
+        assert torch.equal(model.encode(torch.from_numpy(observation["pixels"])[None])[0], z_BSHND[0, 1, step])
+
+
+def test_looking_ahead_changes_nothing(env: Any, model: Any) -> None:
+    def end(look: bool) -> np.ndarray:
+        observation, _ = env.reset(seed=0, options={"goal_index": 1, "split": "validation"})
+        for action in actions(num=1, horizon=3)[0, 0].numpy():
+            if look:
+                env.unwrapped.imagine(actions(num=1, horizon=2)[0, 0].numpy())
+                env.unwrapped.foresee(actions(num=1, horizon=2)[0, 0].numpy())
+            observation, *_ = env.step(action)
+        return observation["pixels"]
+
+    np.testing.assert_array_equal(end(False), end(True))
+
+
+def test_it_has_no_gradients_and_one_environment(env: Any, model: Any) -> None:
+    truth = TrueDynamics(model, env)
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="no gradients"), torch.enable_grad():
+        truth.rollout(torch.zeros(1, 1, 8, 64), actions(num=1, horizon=1).requires_grad_())
+    with pytest.raises(UserError, match="2 problems"):
+        truth.prime(torch.zeros(2, 2, 8, 64))
+
+
+@pytest.mark.parametrize("objective", ["latent", "state"])
+def test_a_few_steps_come_nearer_to_the_goal(objective: Any, env: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    method = oracle_dynamics_method(env, model, "cem", TINY, horizon=2, objective=objective)
+    assert method.role == "privileged reference"
+    monkeypatch.setattr(env.unwrapped, "spec_info", replace(env.unwrapped.spec_info, max_episode_steps=3))
+    record = run_episode(env, method, index=0, seed=0, split="validation")
+    assert record.steps == 3
+    first, last = record.distances_m[0], record.distances_m[-1]
+    assert first is not None
+    assert last is not None
+    assert last < first - 0.03
