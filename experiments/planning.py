@@ -117,6 +117,7 @@ def planner_method(
     execute_steps: int | None = None,
     budget_ms: float | None = None,
     objective: Any = None,
+    proposer: Any = None,
 ) -> Method:
     """Makes the method.
 
@@ -130,8 +131,9 @@ def planner_method(
         execute_steps: actions executed from each plan at most; None for the controller's default.
         budget_ms: plan by a deadline, this long after the observation; None for the planner's full budget.
         objective: what is wanted; None for the controller's default.
+        proposer: offers action sequences to look at first; see `proposals.py`.
     """
-    given = {"horizon": horizon, "execute_steps": execute_steps, "budget_ms": budget_ms, "objective": objective}
+    given = {"horizon": horizon, "execute_steps": execute_steps, "budget_ms": budget_ms, "objective": objective, "proposer": proposer}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
     def begin(start: EpisodeStart) -> Policy:

@@ -156,6 +156,10 @@ class WorldModel:
         """Turns latents as the encoder gives them, all views together, into those that the model predicts."""
         return self._latent.normalise(z_BND)
 
+    def denormalise(self, z_BND: Tensor) -> Tensor:
+        """Undoes `normalise`: latents as the encoder gives them."""
+        return self._latent.denormalise(z_BND)
+
     @torch.no_grad()
     def prime(self, z_BTND: Tensor) -> PredictorContext:
         """Digests the observed frames, oldest first; `context_frames` of them.
