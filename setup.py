@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-FOLDERS = ("wm", "planners", "envs", "datasets", "experiments")
+FOLDERS = ("wm", "planners", "policies", "envs", "datasets", "experiments")
 nested = [f"goalward.{folder}.{package}" for folder in FOLDERS for package in find_packages(folder)]
 
 setup(

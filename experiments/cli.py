@@ -29,6 +29,7 @@ VERBS: dict[str, Verb] = {
     "pretrain": Verb("pretrain", "PretrainCommand", "train an encoder on video"),
     "probe": Verb("probe", "ProbeCommand", "measure what an encoder knows"),
     "train": Verb("train", "TrainCommand", "train a world model's predictor"),
+    "imitate": Verb("imitate", "ImitateCommand", "train a policy that imitates, to compare planning with"),
     "calibrate": Verb("calibrate", "CalibrateCommand", "measure what surprises a model and when a goal is reached"),
     "plan-eval": Verb("plan_eval", "PlanEvalCommand", "plan to goal images and report (also the command plan-eval)"),
     "data": Verb("data", "DataCommand", "look into an episode store: info, preview, verify"),

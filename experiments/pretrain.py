@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from goalward.wm.video_clips import ClipPool
 
 
+_OBJECTIVES = {
+    "latents": "predict the next frames' latents from the last two (video only: no action, reward or state), with SIGReg",
+    "pixels": "predict the next frames' pixels from the last two frames' latents (video only: no action, reward or state), and reconstruct",
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretrainCommand:
     """Pretrain an encoder on video only: no actions, rewards or states are read."""
@@ -28,6 +34,8 @@ class PretrainCommand:
     """Folder for the encoder; holds the state to resume from, too."""
     weights: tuple[float, ...] = ()
     """Sampling weight of each store, in order; empty: all the same."""
+    objective: Literal["latents", "pixels"] = "latents"
+    """What is predicted of later frames: their latents, or their pixels (the generative control; a decoder is written beside)."""
     preset: Literal["default", "debug"] = "default"
     """`debug` trains a tiny encoder for a few seconds, to try the pipeline."""
     minutes: float | None = None
@@ -77,6 +85,7 @@ def run(config: PretrainCommand) -> int:
     import torch
 
     from goalward.datasets.store import open_store
+    from goalward.wm.decoder_folder import forget_decoder, save_decoder
     from goalward.wm.encoders.folder import CARD_NAME, save_small_encoder, write_atomically
     from goalward.wm.encoders.small import SmallEncoder
     from goalward.wm.pretrain import pretrain
@@ -113,7 +122,10 @@ def run(config: PretrainCommand) -> int:
             return 130
     encoder = SmallEncoder(result.encoder.network(), name=config.name, licence=config.licence)
     provenance = provenance_of(config, training, result, sources)
+    forget_decoder(config.out)  # of an older encoder: it would be refused beside this one
     save_small_encoder(config.out, encoder, provenance=provenance)
+    if result.decoder is not None:
+        save_decoder(config.out, result.decoder)
     write_atomically(config.out / CARD_NAME, model_card(encoder, provenance).encode())
     (config.out / STATE_NAME).unlink(missing_ok=True)  # the encoder is whole: nothing is left to resume
     if not config.quiet:
@@ -124,6 +136,7 @@ def run(config: PretrainCommand) -> int:
 def training_config(config: PretrainCommand, *, image_size_px: int) -> PretrainConfig:
     """Resolves the preset and the options on top of it."""
     from goalward.wm.encoders.small import SmallEncoderConfig
+    from goalward.wm.pixel_objective import PixelObjectiveConfig
     from goalward.wm.pretrain import PretrainConfig
     from goalward.wm.pretrain_objective import ObjectiveConfig
 
@@ -138,6 +151,10 @@ def training_config(config: PretrainCommand, *, image_size_px: int) -> PretrainC
         )
     else:
         resolved = PretrainConfig(encoder=SmallEncoderConfig(image_size_px=image_size_px))
+    if config.objective == "pixels":
+        small: dict[str, Any] = {"decoder_widths": (64, 32, 16), "decoder_blocks": (1, 1, 0)} if config.preset == "debug" else {}
+        shared = {name: getattr(resolved.objective, name) for name in ("clip_frames", "predictor_width", "brightness_jitter")}
+        resolved = replace(resolved, objective=PixelObjectiveConfig(**shared, **small))
     if config.minutes is not None:
         resolved = replace(resolved, minutes=config.minutes, steps=None)
     if config.steps is not None:
@@ -174,7 +191,7 @@ def command_line(config: PretrainCommand) -> str:
     """Writes the command that makes this encoder again; data folders by their names alone, since paths are the machine's."""
     words = ["goalward", "pretrain", "--data", *(f"data/{path.name}" for path in config.data)]
     defaults = PretrainCommand(data=config.data)
-    for name in ("weights", "preset", "minutes", "steps", "batch_clips", "max_frames", "name", "licence", "seed"):
+    for name in ("weights", "objective", "preset", "minutes", "steps", "batch_clips", "max_frames", "name", "licence", "seed"):
         value = getattr(config, name)
         if value != getattr(defaults, name):
             words += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, tuple) else (value,))]
@@ -196,7 +213,7 @@ def provenance_of(config: PretrainCommand, training: PretrainConfig, result: Pre
         figures["held_out_error_of_persistence"] = round(last.held_out.of_persistence, 4)
         figures["held_out_latents"] = {key: round(value, 4) for key, value in asdict(last.held_out.collapse).items()}
     return {
-        "objective": "predict the next frames' latents from the last two (video only: no action, reward or state), with SIGReg",
+        "objective": _OBJECTIVES[config.objective],
         "command": command_line(config),
         "training": asdict(training),
         "data": sources,
@@ -265,10 +282,11 @@ class _Bar:
 
     def update(self, progress: Progress) -> None:
         """Shows the latest figures; without a terminal, prints a line every 5 %."""
+        decoded = progress.reconstruction > 0
+        beside = f"reconstruction {progress.reconstruction:.3g}" if decoded else f"SIGReg {progress.regulariser:.4f}"
         figures = (
-            f"step {progress.step} loss {progress.loss:.3f} (prediction {progress.prediction:.4f} = "
-            f"{progress.of_persistence:.2f} of persistence, SIGReg {progress.regulariser:.4f}) "
-            f"{progress.frames_per_s:.0f} frames/s"
+            f"step {progress.step} loss {progress.loss:.3g} (prediction {progress.prediction:.3g} = "
+            f"{progress.of_persistence:.2f} of persistence, {beside}) {progress.frames_per_s:.0f} frames/s"
         )
         if progress.held_out is not None:
             collapse = progress.held_out.collapse

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-from goalward import UserError, __version__
+from goalward import UserError
+from goalward.experiments.data_share import check_fraction
+from goalward.experiments.training_bar import TrainingBar
+from goalward.experiments.training_inputs import encoder_files, is_shipped, open_data, read_latents, software
 
 if TYPE_CHECKING:
     from goalward.datasets.store import EpisodeStore
     from goalward.wm.base import Encoder, EnvSignature
     from goalward.wm.checkpoint import ModelDescription
-    from goalward.wm.latents import LatentEpisodes
     from goalward.wm.train import TrainConfig, TrainProgress, TrainResult
 
 
@@ -45,6 +45,8 @@ class TrainCommand:
     """Where to train: cpu, cuda, or auto."""
     cache: Path | None = None
     """Folder that keeps encoded frames for the next run; none given: beside the data, <data>-latents."""
+    fraction: float = 1.0
+    """Share of the training episodes to learn from; smaller shares lie inside larger ones."""
     threads: int = 0
     """CPU threads; 0: all cores."""
     resume: bool = False
@@ -60,6 +62,7 @@ class TrainCommand:
             raise UserError(f"threads is {self.threads}; must be 0 (all cores) or above")
         if len(set(self.cameras)) != len(self.cameras):
             raise UserError(f"cameras {', '.join(self.cameras)} name one twice; name each once")
+        check_fraction(self.fraction)
 
 
 def run(config: TrainCommand) -> int:
@@ -91,14 +94,14 @@ def run(config: TrainCommand) -> int:
     encoder = load_encoder(config.encoder, device=device)
     with _Bar(config.quiet) as bar:
         try:
-            train_part, held_out = _latents(config, store, encoder, bar)
+            inputs = read_latents(config, store, encoder, bar)
             bar.start(training.steps)
             result = train(
                 training,
-                train_part,
-                held_out,
+                inputs.training,
+                inputs.validation,
                 out=out,
-                identity={"data": store.content_hash, "encoder": encoder.fingerprint, "cameras": list(signature.cameras)},
+                identity=inputs.identity | {"encoder": encoder.fingerprint, "cameras": list(signature.cameras)},
                 resume=config.resume,
                 device=device,
                 report=bar.update,
@@ -106,10 +109,9 @@ def run(config: TrainCommand) -> int:
         except KeyboardInterrupt:
             bar.note(f"stopped; continue with the same options and --resume (checkpoints are in {out})")
             return 130
-    episodes = {"train": train_part.num_episodes, "validation": held_out.num_episodes}
-    description = _description(training, store, signature, encoder, _is_shipped(config.encoder), result, episodes, str(device))
+    description = _description(training, store, signature, encoder, is_shipped(config.encoder), result, inputs.facts, str(device))
     save_model(
-        out, description, dict(result.predictor.named_parameters()), result.latent.mean_ND, encoder_files=_encoder_files(config.encoder)
+        out, description, dict(result.predictor.named_parameters()), result.latent.mean_ND, encoder_files=encoder_files(config.encoder)
     )
     if not config.quiet:
         _print_table(result)
@@ -125,54 +127,6 @@ def training_config(config: TrainCommand) -> TrainConfig:
     return training if config.steps is None else replace(training, steps=config.steps)
 
 
-def open_data(config: TrainCommand) -> EpisodeStore:
-    """Opens the episodes.
-
-    Raises:
-        UserError: There are none (names the command that collects them), too few, or they are of another environment.
-    """
-    from goalward.datasets.store import open_store
-
-    path = config.data or Path("data") / config.env
-    if not path.is_dir():
-        raise UserError(f"data: {path} does not exist; collect it with: goalward collect --env {config.env} --out {path}")
-    store = open_store(path)
-    if store.spec.env != config.env:
-        raise UserError(f"data: {path} holds episodes of {store.spec.env}, not of {config.env}; use --env {store.spec.env}")
-    for split in ("train", "validation"):
-        if not store.indices(split):
-            raise UserError(
-                f"data: {path} has no {split} episode among its {store.num_episodes}; "
-                f"collect more: goalward collect --env {config.env} --out {path} --episodes 500"
-            )
-    return store
-
-
-def _latents(config: TrainCommand, store: EpisodeStore, encoder: Encoder, bar: _Bar) -> tuple[LatentEpisodes, LatentEpisodes]:
-    from goalward.wm.latents import encode_store
-
-    cache = config.cache or store.path.parent / f"{store.path.name}-latents"
-    parts = []
-    for split in ("train", "validation"):
-        bar.encoding(split)
-        parts.append(encode_store(store, encoder, split=split, cameras=config.cameras or None, cache=cache, progress=bar.encoded))
-    return parts[0], parts[1]
-
-
-def _is_shipped(encoder: str) -> bool:
-    from goalward.wm.encoders import ENCODERS
-
-    return encoder in ENCODERS
-
-
-def _encoder_files(encoder: str) -> dict[str, bytes] | None:
-    """The files of an encoder that the package does not ship."""
-    if _is_shipped(encoder):
-        return None
-    names = ("encoder.json", "encoder.safetensors", "MODEL_CARD.md")
-    return {name: (Path(encoder) / name).read_bytes() for name in names if (Path(encoder) / name).is_file()}
-
-
 def _description(
     training: TrainConfig,
     store: EpisodeStore,
@@ -180,13 +134,9 @@ def _description(
     encoder: Encoder,
     shipped: bool,
     result: TrainResult,
-    episodes: dict[str, int],
+    facts: dict[str, Any],
     device: str,
 ) -> ModelDescription:
-    import numpy
-    import safetensors
-    import torch
-
     from goalward.wm.checkpoint import EncoderReference, ModelDescription
 
     return ModelDescription(
@@ -206,15 +156,9 @@ def _description(
             "evaluation": result.evaluation.to_json(),
             "elapsed_s": round(result.elapsed_s, 1),
             "device": device,
-            "episodes": episodes,
+            **facts,
         },
-        versions={
-            "goalward": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-            "safetensors": safetensors.__version__,
-        },
+        versions=software(),
     )
 
 
@@ -233,62 +177,14 @@ def _print_table(result: TrainResult) -> None:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
-class _Bar:
-    """Progress on standard error; without a terminal, a line now and then."""
+class _Bar(TrainingBar):
+    """Shows loss and the latest held-out errors."""
 
-    def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self._console = Console(stderr=True, quiet=quiet)
-        columns: Sequence[Any] = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=self._console, refresh_per_second=2)
-        self._task = self._bar.add_task("train", total=1, figures="", visible=False)
-        self._held_out = ""
-        self._total = 1
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def note(self, text: str) -> None:
-        """Prints a line above the bar."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
-
-    def encoding(self, split: str) -> None:
-        """Begins the encoding of a split."""
-        self._next(f"encode {split} episodes", 1)
-
-    def encoded(self, done: int, total: int) -> None:
-        """Episodes encoded so far."""
-        self._bar.update(self._task, completed=done, total=total)
-
-    def start(self, steps: int) -> None:
-        """Begins training."""
-        self._total = steps
-        self._next("train", steps)
+    _held_out = ""
 
     def update(self, progress: TrainProgress) -> None:
-        """Shows loss and the latest held-out errors."""
+        """Shows a step."""
         if progress.evaluation is not None:
             own, shuffled = progress.evaluation.fraction, progress.evaluation.fraction_shuffled
             self._held_out = f", held out {own[0]:.1%} of persistence at 1 step, {own[-1]:.1%} at {len(own)}; shuffled {shuffled[0]:.0%}"
-        figures = f"loss {progress.loss:.4f}{self._held_out}"
-        self._bar.update(self._task, completed=progress.step, figures=figures)
-        if progress.evaluation is not None and not self._console.is_terminal:
-            self.note(f"step {progress.step}/{self._total} {figures}")
-
-    def _next(self, description: str, total: int) -> None:
-        self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(description, total=total, figures="")
+        self.advance(progress.step, f"loss {progress.loss:.4f}{self._held_out}", milestone=progress.evaluation is not None)

@@ -171,7 +171,7 @@ def read_model(folder: Path) -> tuple[ModelDescription, LatentPredictor, Tensor]
         faults.append(f"{MODEL_JSON} was changed after it was written (checksum)")
     sha256 = body.pop("tensors_sha256", None)
     description = build_strictly(ModelDescription, {k: v for k, v in body.items() if k not in ("format", "schema")}, "", faults)
-    tensors = _read_tensors(folder / TENSORS, sha256, faults)
+    tensors = read_tensors(folder / TENSORS, sha256, faults)
     predictor = None
     if description is not None:
         if inconsistent := description.faults():
@@ -187,7 +187,7 @@ def read_model(folder: Path) -> tuple[ModelDescription, LatentPredictor, Tensor]
                 )
             if tensors is not None:
                 expected = {name: tuple(p.shape) for name, p in predictor.named_parameters()}
-                faults += _tensor_faults(tensors, expected | {_MEAN: (description.num_tokens, description.dim)})
+                faults += tensor_faults(tensors, expected | {_MEAN: (description.num_tokens, description.dim)})
     if faults or description is None or predictor is None or tensors is None:
         raise UserError(f"{folder}: damaged model: {'; '.join(faults)}; copy it again or train it again")
     mean_ND = tensors.pop(_MEAN)
@@ -200,14 +200,15 @@ def json_checksum(body: dict[str, Any]) -> str:
     return hashlib.sha256(canonical({key: value for key, value in body.items() if key != "checksum"})).hexdigest()
 
 
-def _read_tensors(path: Path, sha256: object, faults: list[str]) -> dict[str, Tensor] | None:
+def read_tensors(path: Path, sha256: object, faults: list[str], *, source: str = MODEL_JSON) -> dict[str, Tensor] | None:
+    """Reads a file of tensors; whatever is wrong with it is noted, and None returned if nothing can be read."""
     if not path.is_file():
         faults.append(f"{path.name} is missing")
         return None
     try:
         raw = read_regular(path, _MAX_TENSOR_BYTES)
         if hashlib.sha256(raw).hexdigest() != sha256:
-            faults.append(f"{path.name} is not the file that {MODEL_JSON} names (SHA-256)")
+            faults.append(f"{path.name} is not the file that {source} names (SHA-256)")
         return load(raw)
     except UserError as error:
         faults.append(str(error))
@@ -216,7 +217,8 @@ def _read_tensors(path: Path, sha256: object, faults: list[str]) -> dict[str, Te
     return None
 
 
-def _tensor_faults(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> list[str]:
+def tensor_faults(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> list[str]:
+    """Says what is wrong with tensors that must be float32, finite and of these shapes."""
     found = [f"tensor {name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     found += [f"tensor {name} is unknown" for name in sorted(tensors.keys() - expected.keys())]
     for name in sorted(expected.keys() & tensors.keys()):

@@ -25,6 +25,8 @@ from goalward.wm.base import Encoder, EnvSignature, inference_dtype
 from goalward.wm.calibration import Calibration, read_calibration
 from goalward.wm.checkpoint import ENCODER_FOLDER, MODEL_JSON, ModelDescription, read_model
 from goalward.wm.compiled import CompiledRollout
+from goalward.wm.decoder import Decoder
+from goalward.wm.decoder_folder import read_decoder
 from goalward.wm.invariance import parts_of_batch
 from goalward.wm.planning_defaults import PlanningDefaults, read_planning
 from goalward.wm.predictor import LatentPredictor, PredictorContext
@@ -64,6 +66,7 @@ class WorldModel:
         self.description = description
         self.calibration: Calibration | None = None
         self.planning: PlanningDefaults | None = None
+        self.decoder: Decoder | None = None
         self.device = torch.device(device)
         self.dtype = dtype or inference_dtype(self.device)
         tokens = encoder.tokens_per_view * len(description.env.cameras)
@@ -159,6 +162,24 @@ class WorldModel:
     def denormalise(self, z_BND: Tensor) -> Tensor:
         """Undoes `normalise`: latents as the encoder gives them."""
         return self._latent.denormalise(z_BND)
+
+    def decode(self, z_BND: Tensor) -> Tensor:
+        """Turns normalised latents back into pictures, where the encoder was trained to predict pixels; differentiable.
+
+        Args:
+            z_BND: All views together; any axes before.
+
+        Returns:
+            Brightness, nominally 0 to 1, float32 [..., V, h, w, 3].
+
+        Raises:
+            UserError: The model has no decoder.
+        """
+        if self.decoder is None:
+            raise UserError(
+                f"encoder {self.encoder.name} has no decoder: it never predicted pixels; pretrain one with --objective pixels"
+            )
+        return self.decoder.decode(self.denormalise(z_BND))
 
     @torch.no_grad()
     def prime(self, z_BTND: Tensor) -> PredictorContext:
@@ -267,6 +288,8 @@ def load_model(
     model = WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype, compiled=compiled)
     model.calibration = read_calibration(folder) if calibrated else None
     model.planning = read_planning(folder)
+    if not description.encoder.shipped:
+        model.decoder = read_decoder(folder / ENCODER_FOLDER, encoder=encoder.fingerprint, device=device)
     return model
 
 

@@ -1,7 +1,7 @@
 """Pretrains the embedded encoder on video alone, then freezes it.
 
-The loop only: clips come from `video_clips.py`, the loss from `pretrain_objective.py`, exact resume from
-`pretrain_state.py`.
+The loop only: clips come from `video_clips.py`, the loss from `pretrain_objective.py` (or, for the generative control, from
+`pixel_objective.py`), exact resume from `pretrain_state.py`.
 Letters: C clips, L frames per clip, h = w image side in pixels, N tokens per frame, D latent width.
 """
 
@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from goalward import UserError
-from goalward.wm.base import inference_dtype
+from goalward.wm.decoder import Decoder, DecoderNetwork
 from goalward.wm.encoders.small import SmallEncoder, SmallEncoderConfig, SmallEncoderNetwork
+from goalward.wm.pixel_objective import PixelObjectiveConfig, held_out_pixels, pixel_objective
 from goalward.wm.pretrain_objective import (
     FuturePredictor,
     ObjectiveConfig,
     ObjectiveTerms,
+    encode_clips,
     jitter_brightness,
     objective,
 )
@@ -39,8 +41,8 @@ class PretrainConfig:
 
     encoder: SmallEncoderConfig = field(default_factory=SmallEncoderConfig)
     """Shape of the encoder."""
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    """What it is trained for."""
+    objective: ObjectiveConfig | PixelObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What it is trained for: to predict latents, or (the generative control) pixels."""
     steps: int | None = None
     """Optimiser steps; None trains until `minutes` are over."""
     minutes: float = 20.0
@@ -90,7 +92,7 @@ class Progress:
     loss: float
     """Of this step."""
     prediction: float
-    """Mean squared prediction error per latent entry."""
+    """Mean squared prediction error per latent entry, or per pixel and colour."""
     of_persistence: float
     """The same as a fraction of the guess that nothing moves."""
     regulariser: float
@@ -101,6 +103,8 @@ class Progress:
     """Trained frames per second."""
     held_out: HeldOut | None
     """The latest look at held-out clips."""
+    reconstruction: float = 0.0
+    """Mean squared error of the observed frames' decoded pixels, unweighted; 0 where nothing is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,8 @@ class Pretrained:
     """Frozen."""
     progress: Progress
     """The last step's."""
+    decoder: Decoder | None = None
+    """Frozen; None where the objective needs none."""
 
 
 def pretrain(
@@ -156,8 +162,12 @@ def pretrain(
     generator = torch.Generator().manual_seed(config.seed)
     network = SmallEncoderNetwork(config.encoder, generator)
     predictor = FuturePredictor(network.config.tokens_per_view * network.config.dim, config.objective.predictor_width, generator)
-    optimizer = torch.optim.AdamW(_parameter_groups(network, predictor, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
-    state = PretrainState({"encoder": network, "predictor": predictor}, optimizer, generator, np.random.default_rng(config.seed))
+    modules: dict[str, nn.Module] = {"encoder": network, "predictor": predictor}
+    if isinstance(config.objective, PixelObjectiveConfig):  # drawn last, so that the other two begin alike under either objective
+        shape = config.objective.decoder(image_size_px=network.config.image_size_px, dim=network.config.dim)
+        modules["decoder"] = DecoderNetwork(shape, generator)
+    optimizer = torch.optim.AdamW(_parameter_groups(modules, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
+    state = PretrainState(modules, optimizer, generator, np.random.default_rng(config.seed))
     identity: dict[str, Any] = {"config": asdict(config), "data": list(data_hashes)}
     if resume and out is not None:
         state.restore(out, identity)
@@ -185,18 +195,20 @@ def pretrain(
             "of_persistence": float(terms.prediction / terms.persistence.clamp_min(1e-12)),
             "regulariser": float(terms.regulariser),
             "within_video": float(terms.within_video),
+            "reconstruction": float(terms.reconstruction),
         }
         state.elapsed_s = resumed_at + time.monotonic() - started
         if held_out_clips is not None and state.step % config.check_every == 0:
-            held_out = check_held_out(network, predictor, held_out_clips, config.objective)
+            held_out = check_held_out(modules, held_out_clips, config.objective)
         if on_progress is not None:
             on_progress(progress())
         if out is not None and (time.monotonic() - saved >= config.save_every_s or _fraction(config, state) >= 1.0):
             state.save(out, identity)
             saved = time.monotonic()
     if held_out_clips is not None:
-        held_out = check_held_out(network, predictor, held_out_clips, config.objective)
-    return Pretrained(SmallEncoder(network), progress())
+        held_out = check_held_out(modules, held_out_clips, config.objective)
+    encoder, decoder = SmallEncoder(network), modules.get("decoder")
+    return Pretrained(encoder, progress(), Decoder(decoder, encoder=encoder.fingerprint) if isinstance(decoder, DecoderNetwork) else None)
 
 
 def _fraction(config: PretrainConfig, state: PretrainState) -> float:
@@ -205,9 +217,9 @@ def _fraction(config: PretrainConfig, state: PretrainState) -> float:
     return state.elapsed_s / (60.0 * config.minutes)
 
 
-def _parameter_groups(network: SmallEncoderNetwork, predictor: FuturePredictor, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(modules: Mapping[str, nn.Module], weight_decay: float) -> list[dict[str, Any]]:
     # Gains, biases and positions are not weights to shrink.
-    named = [*network.named_parameters(), *predictor.named_parameters()]
+    named = [pair for module in modules.values() for pair in module.named_parameters()]
     decayed = [value for name, value in named if value.ndim > 1 and name not in ("position", "offset")]
     kept = [value for name, value in named if value.ndim <= 1 or name in ("position", "offset")]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
@@ -219,17 +231,20 @@ def _step(config: PretrainConfig, state: PretrainState, sampler: ClipSampler, fr
     rate = config.learning_rate * warmup * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, fraction))))
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    network, predictor = state.modules["encoder"], state.modules["predictor"]
-    assert isinstance(network, SmallEncoderNetwork)
-    assert isinstance(predictor, FuturePredictor)
-    clips = torch.from_numpy(sampler.sample(config.batch_clips, state.rng, pairs=config.objective.within_video_weight > 0))
+    clips = torch.from_numpy(sampler.sample(config.batch_clips, state.rng, pairs=config.objective.paired_clips))
     clips = jitter_brightness(clips, config.objective.brightness_jitter, state.generator)
+    network, predictor, decoder = _networks(state.modules)
     z_CLND = encode_clips(network, clips)
-    terms = objective(z_CLND, predictor, config.objective, state.generator)
+    if isinstance(config.objective, PixelObjectiveConfig):
+        assert decoder is not None
+        terms = pixel_objective(z_CLND, clips, predictor, decoder, config.objective)
+    else:
+        terms = objective(z_CLND, predictor, config.objective, state.generator)
     state.optimizer.zero_grad(set_to_none=True)
     if bool(torch.isfinite(terms.loss)):
         terms.loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_([*network.parameters(), *predictor.parameters()], config.max_grad_norm)
+        weights = [weight for module in state.modules.values() for weight in module.parameters()]
+        norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
     else:
         norm = terms.loss
     if not bool(torch.isfinite(norm)):
@@ -243,21 +258,12 @@ def _step(config: PretrainConfig, state: PretrainState, sampler: ClipSampler, fr
     return terms
 
 
-def encode_clips(network: SmallEncoderNetwork, clips_CLhw3: Tensor) -> Tensor:
-    """Encodes clips with gradients.
-
-    Args:
-        network: Trainable encoder.
-        clips_CLhw3: uint8.
-
-    Returns:
-        float32 [C, L, N, D]; bfloat16 inside where the processor has it.
-    """
-    device = next(network.parameters()).device
-    dtype = inference_dtype(device)
-    with torch.autocast(device.type, dtype, enabled=dtype is torch.bfloat16):
-        z_MND: Tensor = network(clips_CLhw3.flatten(0, 1).to(device))
-    return z_MND.float().reshape(*clips_CLhw3.shape[:2], *z_MND.shape[1:])
+def _networks(modules: Mapping[str, nn.Module]) -> tuple[SmallEncoderNetwork, FuturePredictor, DecoderNetwork | None]:
+    network, predictor, decoder = modules["encoder"], modules["predictor"], modules.get("decoder")
+    assert isinstance(network, SmallEncoderNetwork)
+    assert isinstance(predictor, FuturePredictor)
+    assert decoder is None or isinstance(decoder, DecoderNetwork)
+    return network, predictor, decoder
 
 
 def _held_out_clips(validation: Sequence[ClipPool], config: PretrainConfig, count: int = 96) -> Tensor | None:
@@ -265,16 +271,19 @@ def _held_out_clips(validation: Sequence[ClipPool], config: PretrainConfig, coun
         return None
     rng = np.random.default_rng([config.seed, 1])
     return torch.from_numpy(
-        ClipSampler(validation, clip_frames=config.objective.clip_frames).sample(count, rng, pairs=config.objective.within_video_weight > 0)
+        ClipSampler(validation, clip_frames=config.objective.clip_frames).sample(count, rng, pairs=config.objective.paired_clips)
     )
 
 
 @torch.no_grad()
-def check_held_out(network: SmallEncoderNetwork, predictor: FuturePredictor, clips_CLhw3: Tensor, config: ObjectiveConfig) -> HeldOut:
+def check_held_out(modules: Mapping[str, nn.Module], clips_CLhw3: Tensor, config: ObjectiveConfig | PixelObjectiveConfig) -> HeldOut:
     """Measures prediction and collapse on fixed clips; changes nothing, draws nothing from the run's generators."""
+    network, predictor, decoder = _networks(modules)
     z_CLND = torch.cat([encode_clips(network, clips) for clips in torch.split(clips_CLhw3, 16)])
-    terms = objective(z_CLND, predictor, config, torch.Generator().manual_seed(0))
-    return HeldOut(
-        of_persistence=float(terms.prediction / terms.persistence.clamp_min(1e-12)),
-        collapse=collapse_report(z_CLND.flatten(0, 1).flatten(1)),
-    )
+    if isinstance(config, PixelObjectiveConfig):
+        assert decoder is not None
+        prediction, persistence = held_out_pixels(z_CLND, clips_CLhw3, predictor, decoder, config)
+    else:
+        terms = objective(z_CLND, predictor, config, torch.Generator().manual_seed(0))
+        prediction, persistence = float(terms.prediction), float(terms.persistence)
+    return HeldOut(of_persistence=prediction / max(persistence, 1e-12), collapse=collapse_report(z_CLND.flatten(0, 1).flatten(1)))

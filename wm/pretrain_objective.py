@@ -1,6 +1,6 @@
 """What the encoder is pretrained for: latents that the last two predict, and that do not collapse.
 
-Letters: C clips, L frames per clip, N tokens per frame, D latent width, E = N D.
+Letters: C clips, L frames per clip, h = w image side in pixels, N tokens per frame, D latent width, E = N D.
 
     z_t = encoder(frame_t)      loss = mean |predicted z_{t+k} - z_{t+k}|^2  +  weight * SIGReg(z)
 
@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from goalward import UserError
+from goalward.wm.base import inference_dtype
+from goalward.wm.encoders.small import SmallEncoderNetwork
 from goalward.wm.sigreg import sigreg
 
 
@@ -63,6 +65,11 @@ class ObjectiveConfig:
         if not 0 <= self.brightness_jitter < 1:
             raise UserError(f"brightness_jitter = {self.brightness_jitter}: must be in [0, 1); use 0.1")
 
+    @property
+    def paired_clips(self) -> bool:
+        """Whether clips 2i and 2i + 1 must come from one video."""
+        return self.within_video_weight > 0
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveTerms:
@@ -78,6 +85,8 @@ class ObjectiveTerms:
     """SIGReg of the latents, unweighted."""
     within_video: Tensor
     """SIGReg of the differences between moments of one video, unweighted."""
+    reconstruction: Tensor
+    """Mean squared error of the observed frames' decoded pixels, unweighted; 0 where nothing is decoded."""
 
 
 class FuturePredictor(nn.Module):
@@ -103,6 +112,23 @@ class FuturePredictor(nn.Module):
         return current + delta
 
 
+def encode_clips(network: SmallEncoderNetwork, clips_CLhw3: Tensor) -> Tensor:
+    """Encodes clips with gradients.
+
+    Args:
+        network: Trainable encoder.
+        clips_CLhw3: uint8.
+
+    Returns:
+        float32 [C, L, N, D]; bfloat16 inside where the processor has it.
+    """
+    device = next(network.parameters()).device
+    dtype = inference_dtype(device)
+    with torch.autocast(device.type, dtype, enabled=dtype is torch.bfloat16):
+        z_MND: Tensor = network(clips_CLhw3.flatten(0, 1).to(device))
+    return z_MND.float().reshape(*clips_CLhw3.shape[:2], *z_MND.shape[1:])
+
+
 def objective(z_CLND: Tensor, predictor: FuturePredictor, config: ObjectiveConfig, generator: torch.Generator) -> ObjectiveTerms:
     """Computes the loss of a batch of encoded clips.
 
@@ -118,13 +144,9 @@ def objective(z_CLND: Tensor, predictor: FuturePredictor, config: ObjectiveConfi
     """
     z_CLE = z_CLND.flatten(2)
     errors, still = [], []
-    previous, current = z_CLE[:, :-2], z_CLE[:, 1:-1]
-    for ahead in range(2, z_CLE.shape[1]):
-        predicted = predictor(previous, current)
+    for ahead, predicted in enumerate(roll_out(z_CLE, predictor), start=2):
         errors.append(F.mse_loss(predicted, z_CLE[:, ahead:]))
         still.append(F.mse_loss(z_CLE[:, 1 : z_CLE.shape[1] - ahead + 1], z_CLE[:, ahead:]).detach())
-        # One step further; the last start has no further target.
-        previous, current = current[:, :-1], predicted[:, :-1]
     prediction = torch.stack(errors).mean()
     persistence = torch.stack(still).mean()
     regulariser = _regulariser(z_CLND, config, generator)
@@ -133,7 +155,27 @@ def objective(z_CLND: Tensor, predictor: FuturePredictor, config: ObjectiveConfi
         # Two independent standard normal latents differ by sqrt(2) times one.
         within = _regulariser((z_CLND[0::2] - z_CLND[1::2]) / math.sqrt(2), config, generator)
     loss = prediction + config.sigreg_weight * regulariser + config.within_video_weight * within
-    return ObjectiveTerms(loss, prediction.detach(), persistence, regulariser.detach(), within.detach())
+    return ObjectiveTerms(loss, prediction.detach(), persistence, regulariser.detach(), within.detach(), torch.zeros_like(persistence))
+
+
+def roll_out(z_CLE: Tensor, predictor: FuturePredictor) -> list[Tensor]:
+    """Guesses the later frames of clips from each pair of consecutive ones.
+
+    Args:
+        z_CLE: Latents of the clips.
+        predictor: Action-free predictor.
+
+    Returns:
+        Guesses of the frames 2 to L - 1, [C, L - 2, E], made one step ahead; of the frames 3 to L - 1, made two steps ahead; and so on.
+    """
+    guesses = []
+    previous, current = z_CLE[:, :-2], z_CLE[:, 1:-1]
+    for _ in range(2, z_CLE.shape[1]):
+        predicted = predictor(previous, current)
+        guesses.append(predicted)
+        # One step further; the last start has no further target.
+        previous, current = current[:, :-1], predicted[:, :-1]
+    return guesses
 
 
 def _regulariser(z_CLND: Tensor, config: ObjectiveConfig, generator: torch.Generator) -> Tensor:

@@ -215,7 +215,7 @@ def train(
     )
 
 
-def _new_state(config: TrainConfig, data: LatentEpisodes, device: torch.device) -> TrainState:
+def _new_state(config: TrainConfig, data: LatentEpisodes, device: torch.device) -> TrainState[LatentPredictor]:
     generator = torch.Generator().manual_seed(config.seed)
     _, num_tokens, dim = data.z_FND.shape
     predictor = LatentPredictor(
@@ -227,7 +227,7 @@ def _new_state(config: TrainConfig, data: LatentEpisodes, device: torch.device) 
     )
 
 
-def _step(state: TrainState, config: TrainConfig, z_CTND: Tensor, actions_CHA: Tensor, true_CHND: Tensor) -> float:
+def _step(state: TrainState[LatentPredictor], config: TrainConfig, z_CTND: Tensor, actions_CHA: Tensor, true_CHND: Tensor) -> float:
     """One optimiser step; a loss or gradient that is not finite raises before any weight moves."""
     with _autocast(z_CTND.device, config):
         loss = training_loss(state.predictor, z_CTND, actions_CHA, true_CHND, config)

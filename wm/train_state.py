@@ -14,17 +14,16 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from goalward import UserError
 from goalward.datasets.durable import explain, replace_file
 from goalward.datasets.strict_json import parse, read_regular
-from goalward.wm.predictor import LatentPredictor
 
 FOLDER = "checkpoints"
 LATEST = "latest.json"
@@ -33,14 +32,16 @@ _SCHEMA = 1
 _MAX_BYTES = 32 * 2**30
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 @dataclass(slots=True)
-class TrainState:
+class TrainState(Generic[Network]):
     """The changing parts of a run."""
 
-    predictor: LatentPredictor
-    """Being trained, float32."""
-    average: LatentPredictor
+    predictor: Network
+    """Being trained, float32; a module without buffers."""
+    average: Network
     """Moving average of its weights: what is validated and shipped."""
     optimizer: torch.optim.AdamW
     """Of `predictor`."""
@@ -83,7 +84,7 @@ class TrainState:
         self.generator.set_state(tensors["generator"])
 
 
-def save_state(out: Path, state: TrainState, identity: dict[str, Any]) -> None:
+def save_state(out: Path, state: TrainState[Any], identity: dict[str, Any]) -> None:
     """Saves a checkpoint and forgets all but the newest two.
 
     Args:
@@ -112,7 +113,7 @@ def save_state(out: Path, state: TrainState, identity: dict[str, Any]) -> None:
         raise explain(error, folder) from error
 
 
-def load_state(out: Path, state: TrainState, identity: dict[str, Any]) -> list[str]:
+def load_state(out: Path, state: TrainState[Any], identity: dict[str, Any]) -> list[str]:
     """Restores the newest whole checkpoint of a run into `state`.
 
     Returns:

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -139,7 +140,7 @@ def drawing(points: list[dict[str, Any]]) -> str:
     times = [p["p50_ms"] for p in points]
     low, high = min(times) / 1.15, max(times) * 1.15
     whole_cm = max(1, math.ceil(max(p["median_cm"] for p in points)))
-    heights = (lambda p: p["strict"], lambda p: p["median_cm"] / whole_cm)
+    heights: tuple[Callable[[dict[str, Any]], float], ...] = (lambda p: p["strict"], lambda p: p["median_cm"] / whole_cm)
     scales = ([(n / 4, f"{25 * n} %") for n in range(5)], [(n / whole_cm, f"{n} cm") for n in range(whole_cm + 1)])
     titles = ("strict success", "final distance, median")
     ticks = [ms for ms in (10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000) if low <= ms <= high]

@@ -19,7 +19,7 @@ def point(planner: str, ms: float, **more: Any) -> dict[str, Any]:
 
 def test_every_point_is_drawn_in_both_panels_and_named() -> None:
     points = [point("cem", 20.0), point("cem", 10.0, strict=1.0), point("adam", 90.0, median_cm=0.2)]
-    root = ET.fromstring(drawing(points))  # noqa: S314 (our own)
+    root = ET.fromstring(drawing(points))
     spots = [c for c in root.iter("{http://www.w3.org/2000/svg}circle") if len(c)]
     assert len(spots) == 2 * len(points)
     assert sum("cem 8 x 2: 100 %, 1.5 cm, 10 ms" in (c[0].text or "") for c in spots) == 2
@@ -28,7 +28,7 @@ def test_every_point_is_drawn_in_both_panels_and_named() -> None:
 
 
 def test_better_is_higher_above_and_lower_below() -> None:
-    root = ET.fromstring(drawing([point("cem", 10.0, strict=0.2, median_cm=2.0), point("adam", 11.0, strict=0.9, median_cm=0.5)]))  # noqa: S314
+    root = ET.fromstring(drawing([point("cem", 10.0, strict=0.2, median_cm=2.0), point("adam", 11.0, strict=0.9, median_cm=0.5)]))
     heights: dict[str, list[float]] = {}
     for circle in root.iter("{http://www.w3.org/2000/svg}circle"):
         if len(circle):

@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from goalward import UserError
 from goalward.datasets.spec import Episode, StoreSpec
@@ -10,7 +12,11 @@ from goalward.datasets.writer import EpisodeWriter
 from goalward.experiments.pretrain import PretrainCommand, run, training_config
 from goalward.experiments.probe import ProbeCommand
 from goalward.experiments.probe import run as run_probe
+from goalward.experiments.train import TrainCommand
+from goalward.experiments.train import run as run_train
 from goalward.wm.encoders import load_encoder
+from goalward.wm.model import load_model
+from goalward.wm.pixel_objective import PixelObjectiveConfig
 from goalward.wm.pretrain_state import STATE_NAME
 
 SIZE = 32
@@ -56,6 +62,12 @@ def command(store: Path, out: Path, **options: object) -> PretrainCommand:
     return PretrainCommand(data=(store,), out=out, **({"preset": "debug", "steps": 4, "quiet": True, "threads": 1} | options))  # type: ignore[arg-type]
 
 
+def train_command(store: Path, folder: Path) -> TrainCommand:
+    """Trains a predictor for a moment, on the encoder in the folder, with the model beside it."""
+    names = {"data": store, "encoder": str(folder / "encoder"), "out": folder / "model", "cache": folder / "cache"}
+    return TrainCommand(env="ball", preset="debug", steps=2, quiet=True, threads=1, **names)  # type: ignore[arg-type]
+
+
 def test_pretrain_writes_an_encoder_with_its_provenance_and_probe_measures_it(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +99,44 @@ def test_pretrain_writes_an_encoder_with_its_provenance_and_probe_measures_it(
     assert report["methods"]["encoder"]["features"] == report["collapse"]["width"]
     assert run_probe(ProbeCommand(data=store, encoder=str(tmp_path / "encoder"), pixel_side=8, threads=1)) == 0
     assert "effective rank" in capsys.readouterr().out
+
+
+def test_pixels_may_be_predicted_instead_and_the_decoder_goes_all_the_way_into_the_world_model(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command(store, tmp_path / "encoder", objective="pixels", quiet=False)) == 0
+    assert "reconstruction" in capsys.readouterr().err
+    described = json.loads((tmp_path / "encoder" / "encoder.json").read_text())
+    assert "pixels" in described["provenance"]["objective"]
+    assert described["provenance"]["command"] == "goalward pretrain --data data/ball --objective pixels --preset debug --steps 4"
+    files = {file.name for file in (tmp_path / "encoder").iterdir()}
+    assert files == {"encoder.json", "encoder.safetensors", "decoder.json", "decoder.safetensors", "MODEL_CARD.md"}
+
+    assert run_train(train_command(store, tmp_path)) == 0
+    model = load_model(tmp_path / "model")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 1, SIZE, SIZE, 3), dtype=np.uint8)
+    z_BND = model.encode(frames)
+    assert model.decoder is not None
+    assert torch.equal(model.decode(z_BND), model.decoder.decode(model.denormalise(z_BND)))
+    context = model.prime(z_BND[:, None].expand(-1, model.context_frames, -1, -1))
+    z_BSHND = model.rollout(context, torch.zeros(2, 3, 4, 1))
+    assert model.decode(z_BSHND).shape == (2, 3, 4, 1, SIZE, SIZE, 3)
+    damaged = tmp_path / "model" / "encoder" / "decoder.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(UserError, match="damaged decoder"):
+        load_model(tmp_path / "model")
+
+    # An encoder that is made anew in the folder, without a decoder, does not keep the old one's.
+    assert run(command(store, tmp_path / "encoder")) == 0
+    assert not (tmp_path / "encoder" / "decoder.json").exists()
+
+
+def test_a_model_that_never_predicted_pixels_cannot_decode(store: Path, tmp_path: Path) -> None:
+    assert run(command(store, tmp_path / "encoder", steps=1)) == 0
+    assert run_train(train_command(store, tmp_path)) == 0
+    model = load_model(tmp_path / "model")
+    with pytest.raises(UserError, match=r"no decoder.*--objective pixels"):
+        model.decode(torch.zeros(1, 4, model.description.dim))
 
 
 def test_progress_goes_to_standard_error_with_loss_rank_and_rate(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,8 +172,6 @@ def test_an_interrupted_run_says_how_to_continue_and_continues(
 
 
 def _saving(config: object) -> object:
-    from dataclasses import replace
-
     return replace(config, save_every_s=0.0)  # type: ignore[type-var]
 
 
@@ -176,6 +224,9 @@ def test_options_override_the_preset(store: Path) -> None:
     assert (timed.steps, timed.minutes, timed.batch_clips, timed.seed) == (None, 2.0, 5, 3)
     full = training_config(PretrainCommand(data=(store,)), image_size_px=128)
     assert full.encoder.image_size_px == 128
+    control = training_config(PretrainCommand(data=(store,), objective="pixels"), image_size_px=128)
+    assert isinstance(control.objective, PixelObjectiveConfig)
+    assert replace(control, objective=full.objective) == full  # nothing but the objective differs
 
 
 def test_probe_refuses_data_that_does_not_fit(store: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("wm", "planners", "envs", "datasets", "experiments")
+FOLDERS = ("wm", "planners", "policies", "envs", "datasets", "experiments")
 DATA_SUFFIXES = {".json", ".safetensors", ".md", ".html", ".css", ".js"}
 
 
@@ -82,8 +82,8 @@ def test_p1_wheel_holds_every_file_and_works_outside_the_repository(tmp_path: Pa
     code = (
         "import importlib, pkgutil, goalward\n"
         f"assert goalward.__file__.startswith({str(site)!r}), goalward.__file__\n"
-        "import goalward.envs, goalward.wm, goalward.planners, goalward.experiments, goalward.datasets\n"
-        "for package in (goalward.envs, goalward.wm, goalward.planners, goalward.experiments, goalward.datasets):\n"
+        "import goalward.envs, goalward.wm, goalward.planners, goalward.policies, goalward.experiments, goalward.datasets\n"
+        "for package in (goalward.envs, goalward.wm, goalward.planners, goalward.policies, goalward.experiments, goalward.datasets):\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        importlib.import_module(module.name)\n"
         "from goalward.experiments.plan_eval import main\n"
@@ -117,7 +117,7 @@ def test_p2_hugging_face_datasets_is_never_shadowed(tmp_path: Path) -> None:
 def test_p3_no_file_is_loaded_under_two_names() -> None:
     code = (
         "import importlib, pkgutil, sys, goalward\n"
-        "for folder in ('wm', 'planners', 'envs', 'datasets', 'experiments'):\n"
+        "for folder in ('wm', 'planners', 'policies', 'envs', 'datasets', 'experiments'):\n"
         "    package = importlib.import_module('goalward.' + folder)\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        importlib.import_module(module.name)\n"

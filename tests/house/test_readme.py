@@ -124,7 +124,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_that_are_named_exist(page: Path) -> None:
     """Paths in backquotes with a folder of ours in front."""
     text = page.read_text(encoding="utf-8")
-    for named in re.findall(r"`((?:wm|planners|envs|datasets|experiments|tests|docs|goalward)/[\w./-]*)`", text):
+    for named in re.findall(r"`((?:wm|planners|policies|envs|datasets|experiments|tests|docs|goalward)/[\w./-]*)`", text):
         assert (ROOT / named).exists() or (page.parent / named).exists(), f"{page.name} names {named}"
 
 

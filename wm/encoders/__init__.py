@@ -2,17 +2,21 @@
 
 - `registry.py`: names -> encoders; a contributor's encoder is one file and one line there.
 - `small.py`: the embedded default, a small convolutional network of our own (`goalward pretrain` makes its weights).
+- `pixels.py`: small pictures as latents, without weights: what a learned encoder must beat.
 - `folder.py`: the folder an encoder lives in (`encoder.json` + `encoder.safetensors`), written whole or not at all,
 checked when read.
 """
 
 from goalward.wm.encoders.folder import load_small_encoder, save_small_encoder
+from goalward.wm.encoders.pixels import PixelEncoder, PixelEncoderConfig
 from goalward.wm.encoders.registry import ENCODERS, EncoderEntry, load_encoder
 from goalward.wm.encoders.small import SmallEncoder, SmallEncoderConfig, SmallEncoderNetwork
 
 __all__ = [
     "ENCODERS",
     "EncoderEntry",
+    "PixelEncoder",
+    "PixelEncoderConfig",
     "SmallEncoder",
     "SmallEncoderConfig",
     "SmallEncoderNetwork",

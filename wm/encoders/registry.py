@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,24 +12,34 @@ import torch
 from goalward import UserError
 from goalward.wm.base import Encoder
 from goalward.wm.encoders.folder import JSON_NAME, load_small_encoder
+from goalward.wm.encoders.pixels import PixelEncoder
 
 _WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderEntry:
-    """Where a named encoder lives."""
+    """Where a named encoder comes from."""
 
-    folder: Path
-    """Folder with `encoder.json` and `encoder.safetensors`."""
+    make: Callable[[str | torch.device], Encoder]
+    """Loads it onto a device."""
     about: str
     """One line for lists of encoders."""
+    folder: Path | None = None
+    """Folder with `encoder.json` and `encoder.safetensors`; None for an encoder without weights."""
+
+
+def _shipped(folder: Path, about: str) -> EncoderEntry:
+    return EncoderEntry(make=lambda device: load_small_encoder(folder, device=device), about=about, folder=folder)
 
 
 ENCODERS: dict[str, EncoderEntry] = {
-    "goalward-small": EncoderEntry(
-        folder=_WEIGHTS / "encoder",
-        about="embedded default: 128 px, 4 tokens of width 64 per view, pretrained on simulated video",
+    "goalward-small": _shipped(
+        _WEIGHTS / "encoder", "embedded default: 128 px, 4 tokens of width 64 per view, pretrained on simulated video"
+    ),
+    "pixels": EncoderEntry(
+        make=lambda device: PixelEncoder(device=device),
+        about="no weights, a reference: 128 px averaged down to 16 px, in 4 tokens of width 192 per view",
     ),
 }
 
@@ -44,7 +55,7 @@ def load_encoder(name_or_path: str | Path = "goalward-small", *, device: str | t
         UserError: Unknown name, no such folder, or a folder that is damaged.
     """
     if (entry := ENCODERS.get(str(name_or_path))) is not None:
-        return load_small_encoder(entry.folder, device=device)
+        return entry.make(device)
     path = Path(name_or_path)
     if path.is_dir() or (path / JSON_NAME).exists():
         return load_small_encoder(path, device=device)

@@ -62,7 +62,7 @@ class SmallEncoderConfig:
         return _GRID * _GRID
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Pre-activation residual block; the identity at initialisation."""
 
     def __init__(self, channels: int) -> None:
@@ -97,12 +97,12 @@ class SmallEncoderNetwork(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0 if generator is None else int(torch.randint(2**62, (), generator=generator)))
             self.stem = nn.Conv2d(3, low, 4, stride=4)
-            self.stage1 = nn.Sequential(*(_Residual(low) for _ in range(config.blocks[0])))
+            self.stage1 = nn.Sequential(*(Residual(low) for _ in range(config.blocks[0])))
             self.down2 = nn.Conv2d(low, mid, 2, stride=2)
-            self.stage2 = nn.Sequential(*(_Residual(mid) for _ in range(config.blocks[1])))
+            self.stage2 = nn.Sequential(*(Residual(mid) for _ in range(config.blocks[1])))
             self.down3 = nn.Conv2d(mid, high, 2, stride=2)
             self.position = nn.Parameter(0.02 * torch.randn(1, high, side, side))
-            self.stage3 = nn.Sequential(*(_Residual(high) for _ in range(config.blocks[2])))
+            self.stage3 = nn.Sequential(*(Residual(high) for _ in range(config.blocks[2])))
             self.merge = nn.Conv2d(high, 2 * high, side // _GRID, stride=side // _GRID)
             self.head = nn.Conv2d(2 * high, config.dim, 1, bias=False)
             # One offset per token: what is always in a quadrant is not worth a latent entry.

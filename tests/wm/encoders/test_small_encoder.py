@@ -172,9 +172,10 @@ def test_the_registry_finds_names_and_folders(tmp_path, monkeypatch: pytest.Monk
         load_encoder(tmp_path)
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
+@pytest.mark.parametrize("name", sorted(name for name, entry in ENCODERS.items() if entry.folder is not None))
 def test_shipped_encoders_load_and_say_what_they_are(name: str) -> None:
     entry = ENCODERS[name]
+    assert entry.folder is not None
     if not entry.folder.exists():
         pytest.skip("weights are not built yet")
     encoder = load_encoder(name)
