@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from goalward.envs.appearance_config import AppearanceConfig
 from goalward.envs.rendering import SceneRenderer
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AppearanceConfig:
-    """How far appearance may vary."""
-
-    light_position_m: float = 0.5
-    """Standard deviation of the lights' displacement."""
-    light_gain: tuple[float, float] = (0.6, 1.35)
-    """Range of the factor on each light's colour."""
-    colour: float = 0.15
-    """Largest change of a material's colour channel."""
-    camera_position_m: float = 0.03
-    """Standard deviation of a camera's displacement."""
-    camera_angle_rad: float = 0.025
-    """Standard deviation of a camera's rotation about each axis."""
-    texture_probability: float = 0.7
-    """Share of episodes in which 2-D textures are drawn anew."""
+_DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1.0], dtype=np.float32)
 
 
 class Appearance:
@@ -64,6 +48,8 @@ class Appearance:
         for name in ("mat_rgba", "geom_rgba"):
             rgba = getattr(model, name)
             shift = rng.uniform(-config.colour, config.colour, size=(len(rgba), 3))
+            if name == "geom_rgba" and config.keep_materials:  # MuJoCo: any other colour than the default one overrides the material's
+                shift[(model.geom_matid >= 0) & (rgba == _DEFAULT_RGBA).all(axis=1)] = 0.0
             rgba[:, :3] = np.clip(rgba[:, :3] + shift, 0.02, 1.0)
         model.cam_pos += rng.normal(0, config.camera_position_m, size=model.cam_pos.shape)
         for i in range(model.ncam):
@@ -75,6 +61,11 @@ class Appearance:
         for i in range(model.ntex):
             if varied and model.tex_type[i] == int(mujoco.mjtTexture.mjTEXTURE_2D):
                 _fill_texture(model, i, rng)
+        self.upload(renderer)
+
+    def upload(self, renderer: SceneRenderer) -> None:
+        """Shows the textures of the last draw to one more renderer of the model."""
+        for i in range(self._model.ntex):
             renderer.upload_texture(i)
 
 

@@ -64,6 +64,6 @@ class GoalSpec:
     goal_qpos: tuple[float, ...]
     """Joint positions in the goal image."""
     start_position_m: tuple[float, float, float]
-    """End effector at the start."""
+    """At the start: what has to get to the goal (the end effector, or what is pushed)."""
     goal_position_m: tuple[float, float, float]
-    """End effector in the goal image; decides success, never shown to a planner."""
+    """The same in the goal image; decides success, never shown to a planner."""

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goalward import UserError
+from goalward.envs.push_behaviour import push_explore
+from goalward.envs.wander_behaviour import wander
 
 Behaviour = Callable[[Any, dict[str, Any]], NDArray[np.float32]]
 
@@ -73,6 +75,8 @@ BEHAVIOURS: dict[str, Callable[[np.random.Generator], Behaviour]] = {
     "noisy": _noisy,
     "explore": _explore,
     "idle": _idle,
+    "push_explore": push_explore,
+    "wander": wander,
 }
 
 

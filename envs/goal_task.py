@@ -20,11 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goalward import UserError
-from goalward.envs.appearance import Appearance, AppearanceConfig
+from goalward.envs.appearance import Appearance
+from goalward.envs.appearance_config import AppearanceConfig
 from goalward.envs.base import EnvInfo, GoalSpec
+from goalward.envs.distractors import DistractorArea
+from goalward.envs.disturbance import Disturbance
 from goalward.envs.goals import load_manifest
 from goalward.envs.physics_guard import disable_autoreset, physics_fault, warning_counts
 from goalward.envs.rendering import RenderConfig, SceneRenderer
+from goalward.envs.variation import Variation, find_variation
 
 Vector = NDArray[np.float64]
 REPORT_CAMERA = "report"
@@ -66,6 +70,10 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
     """Moderate success: so near at the end."""
     min_distance_m: ClassVar[float]
     """Every start is at least so far from its goal."""
+    distractor_area: ClassVar[DistractorArea | None] = None
+    """Where distractors may stand; None: the task has no such variation."""
+    outer_workspace_m: ClassVar[tuple[tuple[float, float, float], tuple[float, float, float]] | None] = None
+    """Lower and upper corner of the larger workspace of the variation `region`; None: the task has no such variation."""
     settled_m: ClassVar[float] = 0.005
     """A goal is kept when the oracle, wishing to be somewhere, came at least so near."""
 
@@ -75,6 +83,7 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
         cameras: tuple[str, ...] | None = None,
         image_size_px: int = 128,
         appearance: Literal["fixed", "varied"] = "fixed",
+        variation: str | Variation = "none",
         render_mode: str | None = None,
     ) -> None:
         """Builds the scene.
@@ -83,10 +92,11 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
             cameras: named cameras to observe, in this order; None for all of the task's.
             image_size_px: height and width of a frame, 32 to 512.
             appearance: `varied` redraws lights, textures and camera poses at every reset (for pretraining videos).
+            variation: how the task differs from what models were trained on, by name or as a value; see `variation.py`.
             render_mode: None or `rgb_array`.
 
         Raises:
-            UserError: unknown camera or appearance, or a size out of range.
+            UserError: unknown camera, appearance or variation, a variation that the task does not have, or a size out of range.
         """
         cameras = self.camera_names if cameras is None else tuple(cameras)
         unknown = [c for c in cameras if c not in self.camera_names]
@@ -96,16 +106,30 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
             raise UserError(f"image_size_px={image_size_px} is out of range 32..512")
         if appearance not in ("fixed", "varied"):
             raise UserError(f"appearance={appearance!r}: choose fixed or varied")
+        self.variation = find_variation(variation)
+        if self.variation.region and self.outer_workspace_m is None:
+            raise UserError(
+                f"variation={self.variation.name!r}: {self.name} has no region that training never enters; choose another variation"
+            )
+        if appearance == "varied" and (self.variation.look is not None or self.variation.moves_cameras):
+            raise UserError(f"variation={self.variation.name!r}: appearance='varied' redraws the same; leave one of them out")
         self._model = self._compile()
         disable_autoreset(self._model)
         self._data = mujoco.MjData(self._model)
         self._bind(self._model)
-        self._low, self._high = np.array(self.workspace_low_m), np.array(self.workspace_high_m)
+        outer = self.outer_workspace_m if self.variation.region else None
+        corners = (self.workspace_low_m, self.workspace_high_m) if outer is None else outer
+        self._low, self._high = np.array(corners[0]), np.array(corners[1])
         self._limit_A = np.array(self.action_limit)
         self._renderer = SceneRenderer(self._model, RenderConfig(height_px=image_size_px, width_px=image_size_px))
         self._report_renderer: SceneRenderer | None = None
         self._report_size_px = 0
-        self._appearance = Appearance(self._model, AppearanceConfig()) if appearance == "varied" else None
+        self._appearance: Appearance | None = None
+        if appearance == "varied":
+            self._appearance = Appearance(self._model, AppearanceConfig())
+        elif self.variation.look is not None:
+            self._appearance = Appearance(self._model, self.variation.look)
+        self._disturbance = Disturbance(self.variation, self._model, cameras, self.distractor_area, self._limit_A)
         self.render_mode = render_mode
 
         limit = self._limit_A.astype(np.float32)
@@ -173,6 +197,14 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
     def oracle_action(self) -> NDArray[np.float32]:
         """The scripted oracle, which knows the goal's state; float32 [A]."""
 
+    def _is_new(self, position_m: Vector) -> bool:
+        """Whether a place [3] of what has to get to the goal is a goal of the variation `region`: training never came there.
+
+        By default: as far outside the plain task's workspace as strict success tolerates, so that whoever stays inside does not succeed.
+        """
+        inside = np.clip(position_m, self.workspace_low_m, self.workspace_high_m)
+        return bool(np.linalg.norm(position_m - inside) >= self.strict_tolerance_m)
+
     def _matches(self, data: mujoco.MjData, tolerance_m: float) -> bool:
         """Whether the goal is met; a task may ask for more than a distance."""
         return self._distance_m(data) <= tolerance_m
@@ -201,6 +233,9 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
         goal = self._random_goal(self.np_random) if collect else self._chosen_goal(options)
         if self._appearance is not None:
             self._appearance.draw(self.np_random, self._renderer)
+            if self._report_renderer is not None:
+                self._appearance.upload(self._report_renderer)
+        self._disturbance.begin(self.np_random, self._renderer)
         self._set_state(np.array(goal.goal_qpos))
         goal_pixels = self._pixels()
         self._set_state(np.array(goal.start_qpos))
@@ -230,7 +265,7 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
         failure: str | None = None
         if np.isfinite(action_A).all():
             counts = warning_counts(self._data)
-            self._held = self._advance(self._data, np.clip(action_A, -self._limit_A, self._limit_A))
+            self._held = self._advance(self._data, self._disturbance.executed(action_A, self.np_random))
             failure = physics_fault(self._data, counts)
         else:
             failure = "the action is not finite"
@@ -295,7 +330,8 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
             actions: float32 [H, A].
 
         Returns:
-            Distance to the goal after each action, metres, float64 [H]. The environment itself stays as it is.
+            Distance to the goal after each action, executed at once and exactly under every variation, metres, float64 [H]. The environment
+            itself stays as it is.
         """
         return np.array([self._distance_m(data) for data in self._branch(actions)])
 
@@ -338,7 +374,8 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
             for _ in range(self.max_episode_steps):
                 self._advance(self._data, self.oracle_action().astype(np.float64))
             reached, start = self._tracked_m(self._data), np.array(wish.start_position_m)
-            if self._matches(self._data, self.settled_m) and np.linalg.norm(reached - start) >= self.min_distance_m:
+            moved = np.linalg.norm(reached - start) >= self.min_distance_m
+            if moved and self._matches(self._data, self.settled_m) and (not self.variation.region or self._is_new(reached)):
                 return GoalSpec(
                     id=f"{split}-{index:04d}",
                     start_qpos=wish.start_qpos,
@@ -355,6 +392,9 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
         if self._report_renderer is None:
             config = RenderConfig(height_px=size_px, width_px=size_px, shadow_size_px=1024)
             self._report_renderer, self._report_size_px = SceneRenderer(self._model, config), size_px
+        self._report_renderer.distractors = self._renderer.distractors
+        if self._appearance is not None:
+            self._appearance.upload(self._report_renderer)
         return self._report_renderer.render(self._data, REPORT_CAMERA)
 
     # -- internals ----------------------------------------------------------------------------------------------------------------
@@ -365,7 +405,10 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
             if not isinstance(goal, GoalSpec):
                 raise UserError(f"options['goal'] is a {type(goal).__name__}; it must be a GoalSpec")
             return goal
-        goals = load_manifest(self.name, options.get("split", "test")).goals
+        split = options.get("split", "test-region" if self.variation.region else "test")
+        goals = load_manifest(self.name, split).goals
+        if split.endswith("-region") and not self.variation.region:
+            raise UserError(f"split={split!r}: its goals lie outside of the plain task; make the environment with variation='region'")
         index = options.get("goal_index", self.np_random.integers(len(goals)))
         if not isinstance(index, int | np.integer) or isinstance(index, bool):
             raise UserError(f"goal_index={index!r} is a {type(index).__name__}; it must be a whole number in 0..{len(goals) - 1}")

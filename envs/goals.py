@@ -1,13 +1,16 @@
 """Goal manifests: held-out evaluation problems, stored with the package, named and hashed.
 
 A manifest holds states; the images are drawn by the environment's own renderer at reset, so that goal and observation can never differ
-in resolution, range or driver. Manifests are made by `python -m goalward.envs.goals`, which lets the oracle drive to every goal.
+in resolution, range or driver. Manifests are made by `python -m goalward.envs.goals [environment ...]`, which lets the oracle drive to
+every goal.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -17,7 +20,7 @@ from typing import Any
 from goalward import UserError
 from goalward.envs.base import GoalSpec
 
-SPLITS = ("test", "validation")
+SPLITS = ("test", "validation", "test-region", "validation-region")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +81,7 @@ def load_manifest(env: str, split: str = "test") -> GoalManifest:
 
     Args:
         env: short name.
-        split: `test` or `validation`.
+        split: `test` or `validation`, or the region that no training episode enters, `test-region` or `validation-region`.
 
     Raises:
         UserError: unknown split, no manifest for this environment, or a damaged file.
@@ -91,13 +94,17 @@ def load_manifest(env: str, split: str = "test") -> GoalManifest:
     return parse_manifest(file.read_text(encoding="utf-8"), source=file.name)
 
 
-def main() -> None:
-    """Makes the packaged manifests anew (a changed environment needs a new version and new goals)."""
-    from goalward.envs.registry import ENVS, make_env
+def main(names: Sequence[str] = ()) -> None:
+    """Makes packaged manifests anew (a changed environment needs a new version and new goals).
 
-    for name, entry in ENVS.items():
+    Args:
+        names: environments, by short name or id; none: all of them.
+    """
+    from goalward.envs.registry import ENVS, find_env, make_env
+
+    for name, entry in map(find_env, names or ENVS):
         for split, (seed, count) in entry.goal_splits.items():
-            env = make_env(name)
+            env = make_env(name, variation=split.partition("-")[2] or "none")
             goals = tuple(env.unwrapped.make_goal(index=i, split=split, seed=seed) for i in range(count))  # type: ignore[attr-defined]
             manifest = GoalManifest(env=name, version=entry.id, split=split, seed=seed,
                                     min_distance_m=env.unwrapped.min_distance_m, goals=goals)  # type: ignore[attr-defined]
@@ -108,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

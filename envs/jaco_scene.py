@@ -1,4 +1,4 @@
-"""The reach scene: a Kinova Jaco arm with hand on a table, two fixed cameras, three lights; built from dm_control's own entities.
+"""The scene of the Jaco tasks: an arm with hand on a table, two fixed cameras, three lights; built from dm_control's own entities.
 
 The base of the arm is the origin of the world and of every position in the task; the table top is the plane z = 0; the arm works
 over the half of the table with negative y.
@@ -6,6 +6,7 @@ over the half of the table with negative y.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mujoco
@@ -18,9 +19,16 @@ PINCH_SITE = "jaco_arm/jaco_hand/pinchsite"
 TABLE_TEXTURE = "table"
 TABLE_GEOM = "table"
 TABLE_TEXTURE_SIZE_PX = 128
+TABLE_MARGINS_M = (
+    ((-0.57, -0.48), (-0.40, -0.12)), ((-0.57, -0.12), (-0.40, 0.24)), ((-0.40, 0.11), (-0.12, 0.25)),
+    ((0.12, 0.11), (0.40, 0.25)), ((0.40, -0.15), (0.57, 0.24)),
+)  # fmt: skip
+"""Parts of the table, lower and upper corner (x, y), that a camera sees and over which the arm's hand never comes."""
 
-# name -> (position of the eye, point looked at), metres; vertical field of view in degrees.
-CAMERA_POSES_M: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+Pose = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Position of a camera's eye and the point it looks at, metres."""
+# Vertical field of view in degrees.
+CAMERA_POSES_M: dict[str, Pose] = {
     "front": ((0.0, -1.45, 0.50), (0.0, -0.40, 0.26)),
     "side": ((1.05, -0.44, 0.54), (0.0, -0.40, 0.26)),
 }
@@ -66,14 +74,21 @@ def _add_room(root: Any) -> None:
               specular=(0, 0, 0), castshadow=False)
 
 
-def build_model() -> mujoco.MjModel:
+def build_model(
+    *, name: str = "reach", furnish: Callable[[Any, Any], None] | None = None, cameras: Mapping[str, Pose] = CAMERA_POSES_M
+) -> mujoco.MjModel:
     """Compiles the scene.
+
+    Args:
+        name: name of the model.
+        furnish: adds what a task needs; called with the finished scene's root (`mjcf.RootElement`) and the hand (`kinova.JacoHand`).
+        cameras: name -> (position of the eye, point looked at) of the observed cameras.
 
     Returns:
         The compiled model: 9 joints (6 of the arm, 3 fingers) driven by velocity actuators with Kinova's torque and speed limits, 2 ms
         physics step, gravity compensated on the arm (as the real arm's firmware does).
     """
-    root = mjcf.RootElement(model="reach")
+    root = mjcf.RootElement(model=name)
     root.option.timestep = 0.002
     root.option.integrator = "implicitfast"
     root.visual.headlight.set_attributes(ambient=(0.32, 0.32, 0.32), diffuse=(0.12, 0.12, 0.12), specular=(0, 0, 0))
@@ -82,10 +97,12 @@ def build_model() -> mujoco.MjModel:
     arm, hand = kinova.JacoArm(), kinova.JacoHand(use_pinch_site_as_tcp=True)
     arm.attach(hand)
     root.worldbody.attach(arm.mjcf_model)
-    for name, (eye, target) in CAMERA_POSES_M.items():
-        root.worldbody.add("camera", name=name, pos=eye, xyaxes=_look_at(eye, target), fovy=CAMERA_FOVY_DEG)
+    for camera, (eye, target) in cameras.items():
+        root.worldbody.add("camera", name=camera, pos=eye, xyaxes=_look_at(eye, target), fovy=CAMERA_FOVY_DEG)
     root.worldbody.add("camera", name="report", pos=(0.88, -1.38, 0.80), xyaxes=_look_at((0.88, -1.38, 0.80), (0, -0.30, 0.22)),
                        fovy=36)
+    if furnish is not None:
+        furnish(root, hand)
     spec = mujoco.MjSpec.from_string(root.to_xml_string(), root.get_assets())
     for body in spec.bodies:  # dm_control's MJCF schema does not know this attribute
         if body.name.startswith("jaco_arm/"):

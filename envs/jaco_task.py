@@ -8,8 +8,9 @@ import mujoco
 import numpy as np
 
 from goalward.envs.cartesian_servo import CartesianServo, ServoConfig
+from goalward.envs.distractors import DistractorArea
 from goalward.envs.goal_task import GoalTask, Vector
-from goalward.envs.jaco_scene import ARM_JOINTS, CAMERA_POSES_M, FINGER_JOINTS, PINCH_SITE
+from goalward.envs.jaco_scene import ARM_JOINTS, CAMERA_POSES_M, FINGER_JOINTS, PINCH_SITE, TABLE_MARGINS_M
 
 HOME_QPOS = (-1.68, 3.58, 1.51, -0.35, 1.27, 1.11)
 HAND_DOWN = (0.0, 0.5**0.5, 0.5**0.5, 0.0)
@@ -23,15 +24,18 @@ class JacoTask(GoalTask):
 
     camera_names = tuple(CAMERA_POSES_M)
     proprio_names = ARM_PROPRIO_NAMES
+    distractor_area = DistractorArea(rectangles=TABLE_MARGINS_M, floor_m=0.0, half_size_m=(0.02, 0.045))
     dt_s = 0.25
     tick_s = 0.01
     finger_qpos: ClassVar[float] = 0.7
     """Position of the three fingers, radians."""
+    hand_site: ClassVar[str] = PINCH_SITE
+    """Site that is the hand's position."""
 
     def _bind(self, model: mujoco.MjModel) -> None:
         config = ServoConfig(dt_s=self.dt_s, tick_s=self.tick_s)
-        self._servo = CartesianServo(model, joints=ARM_JOINTS, site=PINCH_SITE, orientation=np.array(HAND_DOWN), config=config)
-        self._site = model.site(PINCH_SITE).id
+        self._servo = CartesianServo(model, joints=ARM_JOINTS, site=self.hand_site, orientation=np.array(HAND_DOWN), config=config)
+        self._site = model.site(self.hand_site).id
         self._arm_qpos = np.array([model.joint(j).qposadr[0] for j in ARM_JOINTS])
         self._arm_dof = np.array([model.joint(j).dofadr[0] for j in ARM_JOINTS])
         self._finger_qpos = np.array([model.joint(j).qposadr[0] for j in FINGER_JOINTS])

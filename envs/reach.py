@@ -36,6 +36,7 @@ class ReachEnv(JacoTask):
     strict_tolerance_m, strict_steps = 0.03, 3
     moderate_tolerance_m = 0.05
     min_distance_m = 0.15
+    outer_workspace_m = ((-0.31, -0.63, 0.07), (0.31, -0.34, 0.41))
 
     def _compile(self) -> mujoco.MjModel:
         return build_model()
@@ -54,7 +55,9 @@ class ReachEnv(JacoTask):
 
     def _random_goal(self, rng: np.random.Generator) -> GoalSpec:
         while True:
-            start_m, goal_m = rng.uniform(self._low, self._high), rng.uniform(self._low, self._high)
+            start_m, goal_m = rng.uniform(WORKSPACE_LOW_M, WORKSPACE_HIGH_M), rng.uniform(self._low, self._high)
+            if self.variation.region and not self._is_new(goal_m):
+                continue
             if np.linalg.norm(goal_m - start_m) < self.min_distance_m + 0.01:
                 continue
             states = []

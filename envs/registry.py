@@ -32,7 +32,27 @@ ENVS: dict[str, EnvEntry] = {
         id="Goalward/Reach-v0",
         entry_point="goalward.envs.reach:ReachEnv",
         behaviours={"oracle": 0.25, "noisy": 0.35, "explore": 0.40},
-        goal_splits={"test": (20_001, 400), "validation": (10_001, 200)},
+        goal_splits={
+            "test": (20_001, 400), "validation": (10_001, 200), "test-region": (20_101, 200), "validation-region": (10_101, 100)
+        },
+    ),
+    "push": EnvEntry(
+        id="Goalward/Push-v0",
+        entry_point="goalward.envs.push:PushEnv",
+        behaviours={"oracle": 0.15, "noisy": 0.20, "explore": 0.10, "push_explore": 0.55},
+        goal_splits={"test": (20_002, 400), "validation": (10_002, 200)},
+    ),
+    "wall": EnvEntry(
+        id="Goalward/Wall-v0",
+        entry_point="goalward.envs.wall:WallEnv",
+        behaviours={"oracle": 0.10, "noisy": 0.20, "explore": 0.30, "wander": 0.40},
+        goal_splits={"test": (20_003, 400), "validation": (10_003, 200)},
+    ),
+    "reacher": EnvEntry(
+        id="Goalward/Reacher-v0",
+        entry_point="goalward.envs.reacher:ReacherEnv",
+        behaviours={"oracle": 0.10, "noisy": 0.25, "explore": 0.25, "wander": 0.40},
+        goal_splits={"test": (20_004, 400), "validation": (10_004, 200)},
     ),
     "scenes": EnvEntry(
         id="Goalward/Scenes-v0",

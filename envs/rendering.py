@@ -19,6 +19,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from goalward.envs.distractors import Distractor
 from goalward.envs.gl_backend import choose_backend
 
 
@@ -66,6 +67,7 @@ class SceneRenderer:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = config.shadow_size_px > 0
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = config.shadow_size_px > 0
         self._options = mujoco.MjvOption()
+        self.distractors: tuple[Distractor, ...] = ()
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._rect = mujoco.MjrRect(0, 0, config.width_px, config.height_px)
@@ -104,6 +106,8 @@ class SceneRenderer:
         mujoco.mjv_updateScene(
             self._model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
         )
+        for distractor in self.distractors:
+            distractor.add_to(self._scene)
         mujoco.mjr_render(self._rect, self._scene, self._context)
         mujoco.mjr_readPixels(frame, None, self._rect, self._context)
         return np.ascontiguousarray(frame[::-1])

@@ -15,7 +15,8 @@ import numpy as np
 from dm_control import suite
 from numpy.typing import NDArray
 
-from goalward.envs.appearance import Appearance, AppearanceConfig
+from goalward.envs.appearance import Appearance
+from goalward.envs.appearance_config import AppearanceConfig
 from goalward.envs.base import EnvInfo
 from goalward.envs.physics_guard import disable_autoreset, physics_fault, warning_counts
 from goalward.envs.rendering import RenderConfig, SceneRenderer

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from goalward import UserError
 from goalward.experiments.errors import exit_code_of
@@ -59,8 +59,8 @@ class PlanEvalCommand:
     """Plan by a deadline, this long after the observation; none given: the planner's full budget."""
     realtime: bool = False
     """Let the simulated world go on while the planner thinks."""
-    split: Literal["test", "validation"] = "test"
-    """Goals to use: test for figures that are published, validation for tuning."""
+    split: str = "test"
+    """Goals, test for figures that are published, validation for tuning; and what varies: test-look, -camera, -distractors, -noise, ..."""
     references: bool = True
     """Also run hold, random and the oracle."""
     report: Path | None = None
@@ -113,18 +113,20 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
     """Evaluates, writes `results.json` and `report.html`, and returns the results and their folder."""
     from goalward.envs.goals import load_manifest
     from goalward.envs.registry import find_env
+    from goalward.envs.splits import find_split
     from goalward.experiments.planning import chosen_planner, model_hashes, planner_config, planner_method
 
     env_name, _ = find_env(config.env)
     budget = {"num_samples": config.num_samples, "num_iterations": config.num_iterations}
     if config.planner is not None:  # mistakes come to light before anything is loaded
         planner_config(config.planner, **budget)
-    manifest = load_manifest(env_name, config.split)
+    split = find_split(env_name, config.split)
+    manifest = load_manifest(env_name, split.goals_split)
     if config.episodes > len(manifest.goals):
         raise UserError(
             f"episodes is {config.episodes}; environment {env_name!r} has {len(manifest.goals)} {config.split} goals; ask for no more"
         )
-    env, model = open_env_and_model(config, env_name)
+    env, model = open_env_and_model(config, env_name, variation=split.variation.name)
     try:
         planner, settings = chosen_planner(model, config.planner, **budget)
         folder = config.report or Path("reports") / f"{env_name}-{planner}"
@@ -140,8 +142,10 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
             "model": config.model or env_name,
             "report": str(folder),
             "planner_config": dataclasses.asdict(settings),
+            "goals_split": split.goals_split,
+            "variation": dataclasses.asdict(split.variation),
         }
-        hashes = model_hashes(config.model or env_name, model) | {"goals": manifest.sha256}
+        hashes = model_hashes(config.model or env_name, model) | {"goals": split.sha256}
         return evaluate_methods(env, method, config=resolved, hashes=hashes, folder=folder, command=command_of(config)), folder
     finally:
         env.close()
@@ -158,8 +162,8 @@ def command_of(config: PlanEvalCommand) -> str:
     return shlex.join(words)
 
 
-def open_env_and_model(config: PlanEvalCommand, env_name: str) -> tuple[Any, Any]:
-    """The model, and the environment with the cameras that the model was trained on.
+def open_env_and_model(config: PlanEvalCommand, env_name: str, *, variation: str = "none") -> tuple[Any, Any]:
+    """The model, and the environment with the cameras that the model was trained on, under a variation.
 
     Raises:
         UserError: they do not suit one another; every difference is named.
@@ -169,12 +173,12 @@ def open_env_and_model(config: PlanEvalCommand, env_name: str) -> tuple[Any, Any
 
     model = goalward.load_model(config.model or env_name, device=config.device)
     trained = model.description.env
-    plain = make_env(env_name)
+    plain = make_env(env_name, variation=variation)
     info: EnvInfo = plain.unwrapped.spec_info  # type: ignore[attr-defined]
     known = set(trained.cameras) <= set(info.cameras)
     if known and (trained.cameras, trained.image_size_px) != (info.cameras, info.image_size_px):
         plain.close()
-        plain = make_env(env_name, cameras=trained.cameras, image_size_px=trained.image_size_px)
+        plain = make_env(env_name, cameras=trained.cameras, image_size_px=trained.image_size_px, variation=variation)
     try:
         model.check_env(plain.unwrapped.spec_info)  # type: ignore[attr-defined]
     except BaseException:
@@ -221,7 +225,7 @@ def evaluate_methods(
                 methods,
                 num_episodes=config["episodes"],
                 seed=config["seed"],
-                split=config["split"],
+                split=config.get("goals_split", config["split"]),
                 journal=journal,
                 realtime=config.get("realtime", False),
                 on_episode=on_episode,
@@ -266,9 +270,10 @@ def draw_page(env: Any, results: dict[str, Any], episodes: Sequence[EpisodeRecor
     chosen = choose_episodes(episodes, max_cards=config["max_cards"])
     shown = [*chosen.featured, *chosen.others]
     media, notes, deviation = {}, set(), 0.0
+    goals = config.get("goals_split", config["split"])
     with progress_bar("replaying for the report", len(shown)) as advance:
         for index in shown:
-            seen = replay(env, episodes[index], split=config["split"], scene_px=SCENE_PX if index in chosen.featured else None)
+            seen = replay(env, episodes[index], split=goals, scene_px=SCENE_PX if index in chosen.featured else None)
             media[index], note = try_media(seen, episodes[index], cameras=results["env"]["cameras"], dt_s=results["env"]["dt_s"])
             notes |= {note} if note else set()
             deviation = max(deviation, seen.deviation_m)

@@ -36,7 +36,7 @@ def command(point_env: Any, make_planner: Any, monkeypatch: pytest.MonkeyPatch, 
     env = point_env()
     asked: list[dict[str, Any]] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan_eval, "open_env_and_model", lambda config, name: (env, object()))
+    monkeypatch.setattr(plan_eval, "open_env_and_model", lambda config, name, **_: (env, object()))
     monkeypatch.setattr(planning, "planner_method", lambda model, planner, config, **options: asked.append(options) or make_planner(env))
     monkeypatch.setattr(planning, "model_hashes", lambda name, model: {"model": "ab" * 32})
     monkeypatch.setattr(goals, "load_manifest", lambda name, split: SimpleNamespace(goals=range(10), sha256="cd" * 32))
@@ -361,7 +361,8 @@ class FakeEnv:
 
     made: list["FakeEnv"]
 
-    def __init__(self, cameras: tuple[str, ...] = ("front", "side"), image_size_px: int = 128) -> None:
+    def __init__(self, cameras: tuple[str, ...] = ("front", "side"), image_size_px: int = 128, variation: str = "none") -> None:
+        self.variation = variation
         self.spec_info = SimpleNamespace(cameras=cameras, image_size_px=image_size_px)
         self.closed = False
         FakeEnv.made.append(self)
@@ -387,8 +388,9 @@ def test_the_environment_gets_the_model_s_cameras(
     model = SimpleNamespace(description=SimpleNamespace(env=trained), check_env=checked.append)
     monkeypatch.setattr("goalward.load_model", lambda *_, **__: model)
     monkeypatch.setattr("goalward.envs.registry.make_env", lambda name, **kwargs: FakeEnv(**kwargs))
-    env, _ = plan_eval.open_env_and_model(PlanEvalCommand(), "reach")
+    env, _ = plan_eval.open_env_and_model(PlanEvalCommand(), "reach", variation="look")
     assert (env.spec_info.cameras, env.spec_info.image_size_px) == (seen, size)
+    assert {made.variation for made in FakeEnv.made} == {"look"}
     assert checked == [env.spec_info]
     assert [made.closed for made in FakeEnv.made] == [True] * (len(FakeEnv.made) - 1) + [False]
 
