@@ -296,6 +296,17 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
 
     # -- beyond Gymnasium: for data collection, evaluation and reports, never for a planner -----------------------------------------
 
+    @property
+    def pursued(self) -> GoalSpec:
+        """The goal of this episode with its true state; for judges, never for a planner.
+
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        if self._goal is None:
+            raise RuntimeError("call reset first")
+        return self._goal
+
     def wait(self, duration_s: float) -> str | None:
         """Lets time pass, with the last reference held: what a real robot does while its next action is being planned.
 

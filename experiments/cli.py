@@ -31,6 +31,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("train", "TrainCommand", "train a world model's predictor"),
     "imitate": Verb("imitate", "ImitateCommand", "train a policy that imitates, to compare planning with"),
     "calibrate": Verb("calibrate", "CalibrateCommand", "measure what surprises a model and when a goal is reached"),
+    "benchmark": Verb("benchmark.command", "BenchmarkCommand", "compare methods on tasks, splits and seeds"),
     "plan-eval": Verb("plan_eval", "PlanEvalCommand", "plan to goal images and report (also the command plan-eval)"),
     "data": Verb("data", "DataCommand", "look into an episode store: info, preview, verify"),
     "debug": Verb("debug", "DebugCommand", "run the whole chain in miniature"),

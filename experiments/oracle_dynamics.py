@@ -12,20 +12,19 @@ Letters: B problems (always one here), S candidates, H horizon steps, T context 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from goalward import UserError
+from goalward.experiments.broken_dynamics import Persistence
 from goalward.experiments.evaluation import EpisodeStart, Method, Policy
 from goalward.experiments.planning import ControllerPolicy, action_set_for, latent_energies
 from goalward.planners.objectives import Objective, Outcome
 
 _FRAMES_PER_CALL = 64
-
-TrueObjective = Literal["latent", "state"]
 
 
 class TrueDynamics:
@@ -79,16 +78,13 @@ class TrueDistance:
         return torch.tensor([distances], dtype=torch.float32, device=outcome.actions_BSHA.device)
 
 
-class _NoDynamics(TrueDynamics):
-    """Predicts nothing, for an objective that does not look at predictions."""
-
-    def rollout(self, context: Tensor, actions_BSHA: Tensor) -> Tensor:
-        S, H = actions_BSHA.shape[1:3]
-        return context[:, -1, None, None].expand(-1, S, H, -1, -1)
+def true_distance(env: Any) -> Objective:
+    """The true distance as a planner's objective."""
+    return Objective(terms=(TrueDistance(env=env),))
 
 
 def oracle_dynamics_method(
-    env: Any, model: Any, planner: str, config: Any, *, horizon: int | None = None, objective: TrueObjective = "latent"
+    env: Any, model: Any, planner: str, config: Any, *, horizon: int | None = None, objective: Objective | None = None
 ) -> Method:
     """Makes the method.
 
@@ -98,12 +94,13 @@ def oracle_dynamics_method(
         planner: registered name of a planner that only samples.
         config: the planner's configuration.
         horizon: actions in a plan; None for the controller's default.
-        objective: `latent`: what planners always minimise; `state`: the true distance.
+        objective: None: what planners always minimise; `true_distance(env)`; or any other.
     """
-    options: dict[str, Any] = {} if horizon is None else {"horizon": horizon}
-    if objective == "state":
-        options["objective"] = Objective(terms=(TrueDistance(env=env),))
-    judged = (TrueDynamics if objective == "latent" else _NoDynamics)(model, env)
+    options: dict[str, Any] = {"horizon": horizon, "objective": objective}
+    options = {name: value for name, value in options.items() if value is not None}
+    blind = objective is not None and all(isinstance(term, TrueDistance) for term in objective.terms)
+    # Frames that nobody looks at need not be drawn.
+    judged = Persistence(model) if blind else TrueDynamics(model, env)
 
     def begin(start: EpisodeStart) -> Policy:
         from goalward.planners.control.controller import make_controller
@@ -115,7 +112,7 @@ def oracle_dynamics_method(
         return ControllerPolicy(controller)
 
     return Method(
-        name=f"{planner}, true dynamics" + ("" if objective == "latent" else " and distance"),
+        name=f"{planner}, true dynamics" + (" and distance" if blind else ""),
         role="privileged reference",
         begin=begin,
         timed=True,

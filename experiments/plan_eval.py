@@ -61,6 +61,8 @@ class PlanEvalCommand:
     """Let the simulated world go on while the planner thinks."""
     split: str = "test"
     """Goals, test for figures that are published, validation for tuning; and what varies: test-look, -camera, -distractors, -noise, ..."""
+    compare: tuple[str, ...] = ()
+    """Also run these, on the same goals and seeds: planners by name, policies by the folder `goalward imitate` wrote."""
     references: bool = True
     """Also run hold, random and the oracle."""
     report: Path | None = None
@@ -115,6 +117,7 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
     from goalward.envs.registry import find_env
     from goalward.envs.splits import find_split
     from goalward.experiments.planning import chosen_planner, model_hashes, planner_config, planner_method
+    from goalward.experiments.rivals import rival_methods
 
     env_name, _ = find_env(config.env)
     budget = {"num_samples": config.num_samples, "num_iterations": config.num_iterations}
@@ -136,6 +139,7 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
         method = planner_method(
             model, planner, settings, horizon=config.horizon, execute_steps=config.execute_steps, budget_ms=config.budget_ms
         )
+        others, rival_hashes = rival_methods(config.compare, model, env.unwrapped.spec_info, taken=method.name)
         resolved = dataclasses.asdict(config) | {
             "env": env_name,
             "planner": planner,
@@ -145,8 +149,9 @@ def evaluate_and_report(config: PlanEvalCommand) -> tuple[dict[str, Any], Path]:
             "goals_split": split.goals_split,
             "variation": dataclasses.asdict(split.variation),
         }
-        hashes = model_hashes(config.model or env_name, model) | {"goals": split.sha256}
-        return evaluate_methods(env, method, config=resolved, hashes=hashes, folder=folder, command=command_of(config)), folder
+        hashes = model_hashes(config.model or env_name, model) | {"goals": split.sha256} | rival_hashes
+        command = command_of(config)
+        return evaluate_methods(env, method, others=others, config=resolved, hashes=hashes, folder=folder, command=command), folder
     finally:
         env.close()
 
@@ -169,32 +174,28 @@ def open_env_and_model(config: PlanEvalCommand, env_name: str, *, variation: str
         UserError: they do not suit one another; every difference is named.
     """
     import goalward
-    from goalward.envs.registry import make_env
+    from goalward.experiments.environments import open_env
 
     model = goalward.load_model(config.model or env_name, device=config.device)
-    trained = model.description.env
-    plain = make_env(env_name, variation=variation)
-    info: EnvInfo = plain.unwrapped.spec_info  # type: ignore[attr-defined]
-    known = set(trained.cameras) <= set(info.cameras)
-    if known and (trained.cameras, trained.image_size_px) != (info.cameras, info.image_size_px):
-        plain.close()
-        plain = make_env(env_name, cameras=trained.cameras, image_size_px=trained.image_size_px, variation=variation)
-    try:
-        model.check_env(plain.unwrapped.spec_info)  # type: ignore[attr-defined]
-    except BaseException:
-        plain.close()
-        raise
-    return plain, model
+    return open_env(env_name, model, variation=variation), model
 
 
 def evaluate_methods(
-    env: Any, method: Method, *, config: dict[str, Any], hashes: dict[str, str], folder: Path, command: str = PROG
+    env: Any,
+    method: Method,
+    *,
+    others: Sequence[Method] = (),
+    config: dict[str, Any],
+    hashes: dict[str, str],
+    folder: Path,
+    command: str = PROG,
 ) -> dict[str, Any]:
     """The part that is the same for every environment and every way to plan.
 
     Args:
         env: a goal-image environment.
         method: what is evaluated.
+        others: what it is compared with, beside the references.
         config: resolved configuration with `episodes`, `seed`, `split`, `references` and `max_cards`, and `realtime` where it is wanted;
             stored with the results.
         hashes: what the results depend on.
@@ -210,7 +211,8 @@ def evaluate_methods(
     from goalward.experiments.journal import Journal, config_key
     from goalward.experiments.results import RESULTS_NAME, SCHEMA, finite_json, paired_tests, summarise, to_text, write_atomically
 
-    methods = [method, hold_method(), random_method(), oracle_method(env)] if config["references"] else [method]
+    references = [hold_method(), random_method(), oracle_method(env)] if config["references"] else []
+    methods = [method, *others, *references]
     software = versions()
     env_facts = describe_env(env)
     presentation = ("report", "json", "max_cards")

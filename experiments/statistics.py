@@ -32,13 +32,13 @@ class Rate:
         return cls(successes=successes, trials=trials, rate=successes / trials, low=low, high=high)
 
 
-def wilson_interval(successes: int, trials: int, *, z: float = Z_95) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float, *, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval without continuity correction; Newcombe's method 3.
 
     Unlike rate +- z * sigma it is sensible at 0 % and 100 %, where good planners live.
 
     Args:
-        successes: number of successes.
+        successes: number of successes; a mean of several counts need not be whole.
         trials: number of trials, at least 1.
         z: normal quantile of the confidence wanted.
 
@@ -101,6 +101,35 @@ def compare_paired(first: Sequence[bool], second: Sequence[bool]) -> PairedCompa
     tail = sum(math.comb(uneven, k) for k in range(min(wins, losses) + 1))
     p_value = min(1.0, 2 * tail / 2**uneven)  # integers divide exactly, however long
     return PairedComparison(wins=wins, losses=losses, ties=len(first) - uneven, p_value=p_value)
+
+
+def paired_interval(both: float, first: float, second: float, neither: float, *, z: float = Z_95) -> tuple[float, float]:
+    """Interval of the difference of two paired rates, first minus second: Newcombe's method 10, which squares and adds Wilson's intervals.
+
+    Source: R. G. Newcombe (1998), "Improved confidence intervals for the difference between binomial proportions based on paired data",
+    Statistics in Medicine 17, pages 2635 to 2650. Unlike a bootstrap, it has a width where all pairs agree.
+
+    Args:
+        both: pairs in which both succeeded; means of several counts need not be whole.
+        first: only the first.
+        second: only the second.
+        neither: none.
+        z: normal quantile of the confidence wanted.
+    """
+    trials = both + first + second + neither
+    rates = ((both + first) / trials, (both + second) / trials)
+    (low_1, high_1), (low_2, high_2) = (wilson_interval(rate * trials, trials, z=z) for rate in rates)
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    excess = both * neither - first * second
+    if excess > 0:
+        excess = max(excess - trials / 2, 0.0)
+    correlation = excess / math.sqrt(margins) if margins > 0 else 0.0
+
+    def width(ours: float, theirs: float) -> float:
+        return math.sqrt(max(0.0, ours**2 - 2 * correlation * ours * theirs + theirs**2))
+
+    difference = rates[0] - rates[1]
+    return difference - width(rates[0] - low_1, high_2 - rates[1]), difference + width(high_1 - rates[0], rates[1] - low_2)
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:

@@ -92,6 +92,51 @@ def collapse_report(z_KE: Tensor) -> CollapseReport:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LinearReadout:
+    """y = (x - x_mean) w + y_mean."""
+
+    x_mean_E: Tensor
+    y_mean_Y: Tensor
+    w_EY: Tensor
+    ridge: float
+    """Strength that was chosen, relative to the mean eigenvalue of the features' scatter."""
+
+    def read(self, x_KE: Tensor) -> Tensor:
+        """Reads targets [..., Y] from features [..., E], in the precision of the fit."""
+        return (x_KE.to(self.w_EY.dtype) - self.x_mean_E) @ self.w_EY + self.y_mean_Y
+
+
+def fit_readout(
+    train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor], strengths: tuple[float, ...] = RIDGE_STRENGTHS
+) -> LinearReadout:
+    """Fits a linear read-out on `train`, and chooses its strength on `validation`; float64.
+
+    Args:
+        train: Features [K, E] and targets [K, Y].
+        validation: The same, of other episodes.
+        strengths: Candidates, as `RIDGE_STRENGTHS`.
+
+    Raises:
+        UserError: A split is empty, shapes disagree, or values are not finite.
+    """
+    _check_splits(train=train, validation=validation)
+    x_KE, y_KY = train[0].double(), train[1].double()
+    x_mean, y_mean = x_KE.mean(0), y_KY.mean(0)
+    x_KE, y_KY = x_KE - x_mean, y_KY - y_mean
+    # One eigendecomposition serves all strengths: W = Q (L + s)^-1 Q' X'Y.
+    values_E, basis_EE = torch.linalg.eigh(x_KE.T @ x_KE)
+    cross_EY = basis_EE.T @ (x_KE.T @ y_KY)
+    scale = values_E.clamp_min(0).mean().clamp_min(1e-300)
+
+    def readout(strength: float) -> LinearReadout:
+        w_EY: Tensor = basis_EE @ (cross_EY / (values_E.clamp_min(0) + strength * scale).unsqueeze(1))
+        return LinearReadout(x_mean_E=x_mean, y_mean_Y=y_mean, w_EY=w_EY, ridge=strength)
+
+    candidates = [readout(strength) for strength in strengths]
+    return min(candidates, key=lambda found: float((found.read(validation[0]) - validation[1].double()).norm(dim=1).mean()))
+
+
 def ridge_probe(
     train: tuple[Tensor, Tensor],
     validation: tuple[Tensor, Tensor],
@@ -109,37 +154,27 @@ def ridge_probe(
     Raises:
         UserError: A split is empty, shapes disagree, or values are not finite.
     """
-    for name, (x, y) in (("train", train), ("validation", validation), ("test", test)):
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2 or x.shape[1] != train[0].shape[1]:
-            raise UserError(f"{name} split: features {tuple(x.shape)}, targets {tuple(y.shape)}; need [K, E], [K, Y], K at least 2")
-        if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
-            raise UserError(f"{name} split holds values that are not finite")
-    x_KE, y_KY = train[0].double(), train[1].double()
-    x_mean, y_mean = x_KE.mean(0), y_KY.mean(0)
-    x_KE, y_KY = x_KE - x_mean, y_KY - y_mean
-    # One eigendecomposition serves all strengths: W = Q (L + s)^-1 Q' X'Y.
-    values_E, basis_EE = torch.linalg.eigh(x_KE.T @ x_KE)
-    cross_EY = basis_EE.T @ (x_KE.T @ y_KY)
-    scale = values_E.clamp_min(0).mean().clamp_min(1e-300)
-
-    def weights(strength: float) -> Tensor:
-        w_EY: Tensor = basis_EE @ (cross_EY / (values_E.clamp_min(0) + strength * scale).unsqueeze(1))
-        return w_EY
-
-    def errors(split: tuple[Tensor, Tensor], w_EY: Tensor) -> tuple[Tensor, Tensor]:
-        residual = (split[0].double() - x_mean) @ w_EY + y_mean - split[1].double()
-        return residual.norm(dim=1), residual
-
-    best = min(strengths, key=lambda strength: float(errors(validation, weights(strength))[0].mean()))
-    error_K, residual_KY = errors(test, weights(best))
+    _check_splits(train=train, validation=validation, test=test)
+    readout = fit_readout(train, validation, strengths)
+    residual_KY = readout.read(test[0]) - test[1].double()
+    error_K = residual_KY.norm(dim=1)
     variance = (test[1].double() - test[1].double().mean(0)).square().sum()
     return ProbeResult(
         mean_error=float(error_K.mean()),
         median_error=float(error_K.median()),
         p90_error=float(error_K.quantile(0.9)),
         r2=float(1 - residual_KY.square().sum() / variance.clamp_min(1e-300)),
-        ridge=best,
+        ridge=readout.ridge,
     )
+
+
+def _check_splits(**splits: tuple[Tensor, Tensor]) -> None:
+    width = splits["train"][0].shape[-1]
+    for name, (x, y) in splits.items():
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2 or x.shape[1] != width:
+            raise UserError(f"{name} split: features {tuple(x.shape)}, targets {tuple(y.shape)}; need [K, E], [K, Y], K at least 2")
+        if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
+            raise UserError(f"{name} split holds values that are not finite")
 
 
 def rank_correlation(a_K: Tensor, b_K: Tensor) -> float:
