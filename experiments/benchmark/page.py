@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from html import escape
 from importlib import resources
@@ -18,7 +19,7 @@ def build_page(results: Mapping[str, Any]) -> str:
     colours = colours_of(results)
     body = [
         f'<header class="hero alone"><div class="hero-text"><p class="over"><b>goalward</b> benchmark</p><h1>{escape(results["name"])}</h1>'
-        f'<p class="lede">{escape(_lede(results))}</p><p class="note">{escape(provenance(results))}</p></div></header><main>'
+        f'<p class="lede">{escape(_lede(results))}</p><p class="note">{_code(provenance(results))}</p></div></header><main>'
     ]
     for env in tasks(results):
         entries = [entry for entry in results["methods"] if entry["env"] == env]
@@ -54,6 +55,11 @@ _ATTRIBUTED = (
     "a linear read-out of the position instead of the latent distance (objective), the true distance (perception); the rest is the "
     "planner's own."
 )
+
+
+def _code(text: str) -> str:
+    """Escapes, and sets what stands between backticks as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def _lede(results: Mapping[str, Any]) -> str:
