@@ -22,6 +22,8 @@ from goalward.envs.push_scene import (
     CONTACT_M,
     FINGER_QPOS,
     HAND_HEIGHT_M,
+    OUTER_TRAY_HIGH_M,
+    OUTER_TRAY_LOW_M,
     POST_SITE,
     PUCK,
     PUCK_HEIGHT_M,
@@ -45,6 +47,7 @@ class PushEnv(JacoTask):
     action_limit = (MAX_DISPLACEMENT_M,) * 2
     workspace_low_m = WORKSPACE_LOW_M
     workspace_high_m = WORKSPACE_HIGH_M
+    outer_workspace_m = ((-0.36, -0.64, HAND_HEIGHT_M), (0.36, -0.28, HAND_HEIGHT_M))
     max_episode_steps = 40
     strict_tolerance_m, strict_steps = 0.03, 3
     moderate_tolerance_m = 0.05
@@ -54,7 +57,12 @@ class PushEnv(JacoTask):
     """Starts and goals keep so far from where the rim stops the puck."""
 
     def _compile(self) -> mujoco.MjModel:
-        return build_push_model()
+        return build_push_model(outer=self.variation.region)
+
+    def _is_new(self, position_m: Vector) -> bool:
+        """Outside of the plain tray: no puck was ever there in training."""
+        inside = np.clip(position_m[:2], TRAY_LOW_M, TRAY_HIGH_M)
+        return bool(np.linalg.norm(position_m[:2] - inside) >= self.strict_tolerance_m)
 
     def _bind(self, model: mujoco.MjModel) -> None:
         super()._bind(model)
@@ -93,7 +101,8 @@ class PushEnv(JacoTask):
     @property
     def places_m(self) -> tuple[Vector, Vector]:
         """Corners [2] of where a puck is put, or pushed to on purpose, metres."""
-        return np.array(TRAY_LOW_M) + self.margin_m, np.array(TRAY_HIGH_M) - self.margin_m
+        low_m, high_m = (OUTER_TRAY_LOW_M, OUTER_TRAY_HIGH_M) if self.variation.region else (TRAY_LOW_M, TRAY_HIGH_M)
+        return np.array(low_m) + self.margin_m, np.array(high_m) - self.margin_m
 
     def random_place(self, rng: np.random.Generator) -> Vector:
         """A random place [2] for the puck, metres."""
@@ -102,6 +111,8 @@ class PushEnv(JacoTask):
     def _random_goal(self, rng: np.random.Generator) -> GoalSpec:
         while True:
             start_m, place_m = self.random_place(rng), self.random_place(rng)
+            if self.variation.region and (self._is_new(start_m) or not self._is_new(place_m)):
+                continue
             way = place_m - start_m
             distance = float(np.linalg.norm(way))
             hand_m = rng.uniform(self._low[:2], self._high[:2])

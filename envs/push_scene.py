@@ -45,6 +45,9 @@ CAMERA_POSES_M = {
 TRAY_LOW_M = (-0.20, -0.56)
 TRAY_HIGH_M = (0.20, -0.36)
 """Where the puck's axis may be."""
+OUTER_TRAY_LOW_M = (-0.28, -0.56)
+OUTER_TRAY_HIGH_M = (0.28, -0.36)
+"""The same on the wider tray of the variation `region`."""
 
 # Friction coefficients (sliding): wood on laminate, and a smooth post, which a puck rolls off if it is pushed beside its middle.
 TABLE_FRICTION = 0.4
@@ -57,23 +60,28 @@ _STANDS, _IS_PUSHED = 4, 8  # contact bits; the arm and the table use 1 and 2
 _HELD_AT_M = -0.193  # along the hand's axis, as high as its pinch point; three fingers closed to 1.1 rad touch a post of this radius there
 
 
-def build_push_model() -> mujoco.MjModel:
-    """Compiles the scene; the puck's free joint comes after the arm's and the fingers' joints."""
-    return build_model(name="push", furnish=_furnish, cameras=CAMERA_POSES_M)
+def build_push_model(*, outer: bool = False) -> mujoco.MjModel:
+    """Compiles the scene; the puck's free joint comes after the arm's and the fingers' joints.
+
+    Args:
+        outer: with the wider tray.
+    """
+    corners = (OUTER_TRAY_LOW_M, OUTER_TRAY_HIGH_M) if outer else (TRAY_LOW_M, TRAY_HIGH_M)
+
+    def furnish(root: Any, hand: Any) -> None:
+        root.option.cone = "elliptic"
+        _add_tray(root, *corners)
+        _add_puck(root.worldbody)
+        _add_post(hand)
+
+    return build_model(name="push", furnish=furnish, cameras=CAMERA_POSES_M)
 
 
-def _furnish(root: Any, hand: Any) -> None:
-    root.option.cone = "elliptic"
-    _add_tray(root)
-    _add_puck(root.worldbody)
-    _add_post(hand)
-
-
-def _add_tray(root: Any) -> None:
+def _add_tray(root: Any, low_m: tuple[float, float], high_m: tuple[float, float]) -> None:
     """A mat with a rim around it, the plane that the puck stands on, and the four planes that keep it inside."""
     world = root.worldbody
     half, height = _RIM_M
-    low, high = ([v + sign * PUCK_RADIUS_M for v in corner] for sign, corner in ((-1, TRAY_LOW_M), (1, TRAY_HIGH_M)))
+    low, high = ([v + sign * PUCK_RADIUS_M for v in corner] for sign, corner in ((-1, low_m), (1, high_m)))
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
     size = [(b - a) / 2 for a, b in zip(low, high, strict=True)]
     root.find("geom", "mat").set_attributes(size=(*size, 0.001), pos=(*middle, 0.0005))

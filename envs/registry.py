@@ -40,7 +40,9 @@ ENVS: dict[str, EnvEntry] = {
         id="Goalward/Push-v0",
         entry_point="goalward.envs.push:PushEnv",
         behaviours={"oracle": 0.15, "noisy": 0.20, "explore": 0.10, "push_explore": 0.55},
-        goal_splits={"test": (20_002, 400), "validation": (10_002, 200)},
+        goal_splits={
+            "test": (20_002, 400), "validation": (10_002, 200), "test-region": (20_102, 200), "validation-region": (10_102, 100)
+        },
     ),
     "wall": EnvEntry(
         id="Goalward/Wall-v0",
