@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from goalward.planners.control.controller import Controller
 
 
+ADVISED = "advised"
+"""Stands for what the model itself says in its `planning.json`."""
+
+
 def chosen_planner(model: Any, planner: str | None, *, num_samples: int | None, num_iterations: int | None) -> tuple[str, Any]:
     """The planner that was asked for, with its defaults, or else the model's own choice; with the budget overridden where it is given.
 
@@ -117,7 +121,7 @@ def planner_method(
     execute_steps: int | None = None,
     budget_ms: float | None = None,
     objective: Any = None,
-    proposer: Any = None,
+    proposer: Any = ADVISED,
 ) -> Method:
     """Makes the method.
 
@@ -131,8 +135,11 @@ def planner_method(
         execute_steps: actions executed from each plan at most; None for the controller's default.
         budget_ms: plan by a deadline, this long after the observation; None for the planner's full budget.
         objective: what is wanted; None for the controller's default.
-        proposer: offers action sequences to look at first; see `proposals.py`.
+        proposer: offers action sequences to look at first; None for none, `ADVISED` for what the model advises.
     """
+    from goalward.policies.proposals import advised_proposer
+
+    proposer = advised_proposer(model) if proposer is ADVISED else proposer
     given = {"horizon": horizon, "execute_steps": execute_steps, "budget_ms": budget_ms, "objective": objective, "proposer": proposer}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
@@ -192,8 +199,11 @@ def model_hashes(name_or_path: str, model: Any) -> dict[str, str]:
         folder = Path(goalward.wm.__path__[0]) / "weights" / name_or_path
     description = model.description
     calibration = folder / CALIBRATION_JSON
+    planning = getattr(model, "planning", None)
+    proposals = planning.proposals if planning is not None else ""
+    proposed = {"proposals": hashlib.sha256((folder / proposals / "policy.json").read_bytes()).hexdigest()} if proposals else {}
     calibrated = {"calibration": hashlib.sha256(calibration.read_bytes()).hexdigest()} if calibration.exists() else {}
-    return calibrated | {
+    return calibrated | proposed | {
         "model": hashlib.sha256((folder / "model.json").read_bytes()).hexdigest(),
         "encoder": description.encoder.fingerprint,
         "data": description.data_hash,

@@ -24,17 +24,10 @@ from goalward.experiments.evaluation import Action, EpisodeFailed, EpisodeStart,
 from goalward.experiments.planning import action_set_for, latent_energies
 from goalward.planners.actions import ActionSet, Box, Situation, hold_A
 from goalward.planners.control.observation import check_frames, position_indices, read_observation, steered_axes
-from goalward.planners.methods.noise import generators
 from goalward.policies.base import PolicyFault
 
 if TYPE_CHECKING:
-    from goalward.planners.base import PlannerState
-    from goalward.planners.control.receding_horizon import Proposer
     from goalward.policies.policy import LatentPolicy
-
-
-_STREAM = 0x9E3779B9
-"""Proposals and the search that looks at them draw from different streams of one seed."""
 
 
 class PolicyController:
@@ -158,45 +151,3 @@ def policy_method(policy: LatentPolicy, *, execute_steps: int = 1, guidance: flo
         timed=True,
         energies=lambda frames, goal: latent_energies(acting, frames, goal),
     )
-
-
-def policy_proposer(policy: LatentPolicy, model: Any, *, num_samples: int) -> Proposer:
-    """A policy as a planner's source of proposals (`make_controller(proposer=...)`).
-
-    Every problem is asked for by itself, with a generator of its own seed and step: the proposals do not depend on the batch. Where the
-    policy cannot answer, its proposals are NaN, which planners leave out.
-
-    Args:
-        policy: without proprioception, which planners do not hand on.
-        model: the world model of the same encoder.
-        num_samples: proposals per goal.
-
-    Raises:
-        UserError: they do not fit one another.
-    """
-    theirs, ours = model.description, policy.description
-    if policy.description.proprio:
-        raise UserError("proposer: this policy needs proprioception, which planners do not hand on; train one without")
-    if theirs.encoder.fingerprint != ours.encoder.fingerprint or theirs.env.cameras != ours.env.cameras:
-        raise UserError("proposer: the policy and the world model see through different encoders or cameras; train one of them again")
-
-    def translated(z: Tensor) -> Tensor:
-        """The same latents in the units of the policy: equal, to rounding, where both were trained on the same episodes."""
-        return policy.latent.normalise(model.denormalise(z).to(policy.device))
-
-    def propose(z_BTND: Tensor, z_goal_BGND: Tensor, state: PlannerState, horizon: int) -> Tensor:
-        proposals = []
-        for b, source in enumerate(generators([seed ^ _STREAM for seed in state.seeds], state.steps)):
-            for z_goal_ND in z_goal_BGND[b]:
-                try:
-                    chunk_1SHA = policy.chunk(
-                        translated(z_BTND[b : b + 1]), translated(z_goal_ND[None]), generator=source, num_samples=num_samples
-                    )[:, :, :horizon]
-                except PolicyFault:
-                    chunk_1SHA = torch.full((1, num_samples, horizon, len(policy.action_names)), float("nan"), device=policy.device)
-                # A plan longer than a chunk goes on as the chunk ends.
-                rest_1SHA = chunk_1SHA[:, :, -1:].expand(-1, -1, horizon - chunk_1SHA.shape[2], -1)
-                proposals.append(torch.cat([chunk_1SHA, rest_1SHA], dim=2))
-        return torch.cat(proposals).reshape(len(z_BTND), -1, horizon, len(policy.action_names)).to(z_BTND.device)
-
-    return propose

@@ -39,6 +39,8 @@ class TrainCommand:
     """`debug` trains a tiny predictor for a few seconds, to try the pipeline."""
     steps: int | None = None
     """Optimiser steps; none given: the preset's."""
+    horizon: int | None = None
+    """Steps that predictions are fed back in training; none given: the preset's. Plans may be longer, at the price of accuracy."""
     seed: int = 0
     """Decides initial weights and the order of the data."""
     device: str = "auto"
@@ -56,8 +58,10 @@ class TrainCommand:
 
     def __post_init__(self) -> None:
         """Checks every field."""
-        if self.steps is not None and self.steps < 1:
-            raise UserError(f"steps is {self.steps}; must be at least 1")
+        for name in ("steps", "horizon"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}; must be at least 1")
         if self.threads < 0:
             raise UserError(f"threads is {self.threads}; must be 0 (all cores) or above")
         if len(set(self.cameras)) != len(self.cameras):
@@ -124,6 +128,8 @@ def training_config(config: TrainCommand) -> TrainConfig:
     from goalward.wm.train import PRESETS
 
     training = replace(PRESETS[config.preset], seed=config.seed)
+    if config.horizon is not None:
+        training = replace(training, predictor=replace(training.predictor, horizon=config.horizon))
     return training if config.steps is None else replace(training, steps=config.steps)
 
 

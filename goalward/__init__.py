@@ -40,7 +40,13 @@ def load_model(name_or_path: str = "reach", device: str = "cpu", *, compiled: bo
 
 
 def make_controller(model: WorldModel, goal_pixels: Any, **options: Any) -> Controller:
-    """Makes a receding-horizon controller for a goal image; see `goalward.planners.control.controller.make_controller`."""
-    from goalward.planners.control.controller import make_controller as make
+    """Makes a receding-horizon controller for a goal image; see `goalward.planners.control.controller.make_controller`.
 
+    Where the model advises proposals (`planning.json`), the search looks at them first; `proposer=None` plans without.
+    """
+    from goalward.planners.control.controller import make_controller as make
+    from goalward.policies.proposals import advised_proposer
+
+    if "proposer" not in options:
+        options["proposer"] = advised_proposer(model)
     return make(model, goal_pixels, **options)

@@ -66,6 +66,7 @@ class WorldModel:
         self.description = description
         self.calibration: Calibration | None = None
         self.planning: PlanningDefaults | None = None
+        self.folder: Path | None = None
         self.decoder: Decoder | None = None
         self.device = torch.device(device)
         self.dtype = dtype or inference_dtype(self.device)
@@ -288,6 +289,7 @@ def load_model(
     model = WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype, compiled=compiled)
     model.calibration = read_calibration(folder) if calibrated else None
     model.planning = read_planning(folder)
+    model.folder = folder
     if not description.encoder.shipped:
         model.decoder = read_decoder(folder / ENCODER_FOLDER, encoder=encoder.fingerprint, device=device)
     return model

@@ -17,6 +17,8 @@ from goalward.wm.checkpoint import build_strictly
 PLANNING_JSON = "planning.json"
 FORMAT = "goalward-planning"
 _MAX_BYTES = 2**16
+_WITHOUT = {"proposals": "", "num_proposals": 4}
+"""What need not be said."""
 _STEP_WEIGHTS = ("last", "uniform", "linear")
 
 
@@ -32,6 +34,10 @@ class PlanningDefaults:
     """Actions in a plan."""
     step_weights: str
     """Which predicted frames the latent distance counts: last, uniform or linear."""
+    proposals: str
+    """Folder of a policy, beside this file, whose chunks the search looks at first; empty: none."""
+    num_proposals: int
+    """Chunks that are looked at, where there are any."""
     chosen_on: str
     """A sentence: what these settings were chosen on."""
 
@@ -41,6 +47,10 @@ class PlanningDefaults:
             raise UserError(f"horizon is {self.horizon}; must lie in 1 .. 256")
         if self.step_weights not in _STEP_WEIGHTS:
             raise UserError(f"step_weights is {self.step_weights!r}; choose one of {', '.join(_STEP_WEIGHTS)}")
+        if self.proposals in (".", "..") or "/" in self.proposals or "\\" in self.proposals:
+            raise UserError(f"proposals is {self.proposals!r}; must be the name of a folder beside {PLANNING_JSON}, or empty")
+        if not 1 <= self.num_proposals <= 4096:
+            raise UserError(f"num_proposals is {self.num_proposals}; must lie in 1 .. 4096")
         for name, value in self.settings.items():
             if not isinstance(value, int | float | bool):
                 raise UserError(f"settings.{name} is {value!r}; must be a number, true or false")
@@ -62,7 +72,7 @@ def read_planning(folder: Path) -> PlanningDefaults | None:
     if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
         raise UserError(f'{path}: lacks "format": "{FORMAT}"; mend or delete it')
     faults: list[str] = []
-    found: PlanningDefaults | None = build_strictly(PlanningDefaults, body, "", faults, source=PLANNING_JSON)
+    found: PlanningDefaults | None = build_strictly(PlanningDefaults, _WITHOUT | body, "", faults, source=PLANNING_JSON)
     if found is None:
         raise UserError(f"{path}: {'; '.join(faults)}; mend or delete it")
     return found

@@ -73,17 +73,19 @@ def cell_hashes(cell: Cell) -> dict[str, str]:
 
     hashes = {"goals": find_split(cell.env, cell.split).sha256}
     for field in ("weights", "proposals"):
-        if name := getattr(cell.method, field):
+        if (name := getattr(cell.method, field)) not in ("", "none"):
             hashes[field] = weights_hash(name)
     return hashes
 
 
 def weights_hash(name: str) -> str:
-    """SHA-256 over the small JSON files of a model or policy, which pin its tensors by their own hashes."""
+    """SHA-256 over the small JSON files of a model or policy and of what belongs to it, which pin its tensors by their own hashes."""
     folder = _folder(_present(name))
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.json")):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(folder.rglob("*.json")):
+        name = path.relative_to(folder).as_posix()
+        if not name.startswith("checkpoints/"):  # left by training, and read by nobody else
+            digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -103,8 +105,9 @@ def _present(name: str) -> str:
 def _planner(spec: MethodSpec, model: Any, env: Any) -> Method:
     from goalward.experiments.broken_dynamics import Persistence, ShuffledActions
     from goalward.experiments.oracle_dynamics import oracle_dynamics_method
-    from goalward.experiments.planning import chosen_planner, planner_method
-    from goalward.experiments.policy_method import policy_proposer
+    from goalward.experiments.planning import ADVISED, chosen_planner, planner_method
+    from goalward.policies import load_policy
+    from goalward.policies.proposals import policy_proposer
 
     planner, config = chosen_planner(
         model, spec.planner or None, num_samples=spec.num_samples or None, num_iterations=spec.num_iterations or None
@@ -113,10 +116,8 @@ def _planner(spec: MethodSpec, model: Any, env: Any) -> Method:
     objective = _objective(spec, model, env)
     if spec.dynamics == "true":
         return oracle_dynamics_method(env, model, planner, config, horizon=horizon, objective=objective)
-    proposer = None
-    if spec.proposals:
-        from goalward.policies import load_policy
-
+    proposer: Any = None if spec.proposals == "none" else ADVISED
+    if spec.proposals not in ("", "none"):
         proposer = policy_proposer(load_policy(_present(spec.proposals)), model, num_samples=spec.num_proposals)
     broken = {"persistence": Persistence, "shuffled": ShuffledActions}.get(spec.dynamics)
     made: Method = planner_method(

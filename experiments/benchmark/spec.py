@@ -49,7 +49,7 @@ class MethodSpec:
     objective: str = "advised"
     """advised by the model; latent distance; pixels: decoded; privileged: probe (a linear read-out of the place) and state (the place)."""
     proposals: str = ""
-    """Policy whose chunks the planner looks at first, named like `weights`."""
+    """Policy whose chunks the planner looks at first, named like `weights`; none given: what the model advises; `none`: none at all."""
     num_proposals: int = 4
     """How many chunks, where there are proposals."""
     guidance: float = -1.0

@@ -11,13 +11,14 @@ import torch
 
 from goalward import UserError
 from goalward.experiments.evaluation import EpisodeFailed, EpisodeStart, run_episode
-from goalward.experiments.policy_method import PolicyController, policy_method, policy_proposer
+from goalward.experiments.policy_method import PolicyController, policy_method
 from goalward.planners.actions import Box, Intersection, Workspace
 from goalward.planners.base import PlannerState
 from goalward.planners.methods.noise import generators
 from goalward.policies.base import PolicyDescription
 from goalward.policies.checkpoint import build_network
 from goalward.policies.policy import LatentPolicy
+from goalward.policies.proposals import policy_proposer
 from goalward.policies.registry import KINDS
 from goalward.wm.base import EnvSignature
 from goalward.wm.checkpoint import EncoderReference
