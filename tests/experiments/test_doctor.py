@@ -31,7 +31,7 @@ def test_machine_names_processor_and_threads() -> None:
 def test_a_sound_installation_names_environments_and_goals() -> None:
     facts, _ = diagnose()
     assert facts["rendering"]["backend"] in ("egl", "osmesa", "glfw", "cgl", "wgl")
-    assert facts["environments"]["reach"]["goals"] == {"test": 400, "validation": 200}
+    assert facts["environments"]["reach"]["goals"] == {"test": 400, "validation": 200, "test-region": 200, "validation-region": 100}
     assert facts["video"]
 
 

@@ -31,7 +31,7 @@ def no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def command(point_env: Any, make_planner: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Runs the command line on the small world; returns its exit code."""
-    from goalward.envs import goals
+    from goalward.envs import goals, splits
 
     env = point_env()
     asked: list[dict[str, Any]] = []
@@ -39,7 +39,8 @@ def command(point_env: Any, make_planner: Any, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(plan_eval, "open_env_and_model", lambda config, name, **_: (env, object()))
     monkeypatch.setattr(planning, "planner_method", lambda model, planner, config, **options: asked.append(options) or make_planner(env))
     monkeypatch.setattr(planning, "model_hashes", lambda name, model: {"model": "ab" * 32})
-    monkeypatch.setattr(goals, "load_manifest", lambda name, split: SimpleNamespace(goals=range(10), sha256="cd" * 32))
+    for module in (goals, splits):
+        monkeypatch.setattr(module, "load_manifest", lambda name, split: SimpleNamespace(goals=range(10), sha256="cd" * 32))
 
     def run(*args: str) -> int:
         monkeypatch.setattr(sys, "argv", ["plan-eval", *args])

@@ -130,7 +130,7 @@ def test_an_environment_that_cannot_wait_is_named(point_env: Any, monkeypatch: p
     from goalward.envs import goals
 
     env = point_env()
-    monkeypatch.setattr(plan_eval, "open_env_and_model", lambda config, name: (env, object()))
+    monkeypatch.setattr(plan_eval, "open_env_and_model", lambda config, name, **_: (env, object()))
     monkeypatch.setattr(planning, "planner_method", lambda *_, **__: pytest.fail("nothing may begin"))
     monkeypatch.setattr(goals, "load_manifest", lambda name, split: SimpleNamespace(goals=range(10), sha256="cd" * 32))
     with pytest.raises(UserError, match="realtime: environment 'reach' cannot go on while the planner thinks"):
