@@ -28,6 +28,7 @@ VERBS: dict[str, Verb] = {
     "collect": Verb("collect", "CollectCommand", "record episodes in simulation"),
     "pretrain": Verb("pretrain", "PretrainCommand", "train an encoder on video"),
     "probe": Verb("probe", "ProbeCommand", "measure what an encoder knows"),
+    "reweigh": Verb("reweigh", "ReweighCommand", "make an encoder in which small objects count beside the arm"),
     "train": Verb("train", "TrainCommand", "train a world model's predictor"),
     "imitate": Verb("imitate", "ImitateCommand", "train a policy that imitates, to compare planning with"),
     "calibrate": Verb("calibrate", "CalibrateCommand", "measure what surprises a model and when a goal is reached"),
