@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from goalward.policies.policy import LatentPolicy
+    from goalward.wm.base import Encoder
 
 __all__ = ["load_policy"]
 
 
-def load_policy(folder: str | Path, device: str = "cpu", **options: Any) -> LatentPolicy:
+def load_policy(folder: str | Path, device: str = "cpu", *, encoder: Encoder | None = None, **options: Any) -> LatentPolicy:
     """Loads a policy that `goalward imitate` wrote.
 
     Args:
         folder: Its folder.
         device: torch device.
+        encoder: The frozen encoder that the policy was trained with, where it is at hand already; None loads it.
         **options: Changes of how it acts, such as `guidance=2.0`; see the options of its kind.
 
     Raises:
@@ -28,4 +30,4 @@ def load_policy(folder: str | Path, device: str = "cpu", **options: Any) -> Late
     """
     from goalward.policies.policy import load_policy as load
 
-    return load(folder, device=device, **options)
+    return load(folder, device=device, encoder=encoder, **options)

@@ -211,7 +211,7 @@ class LatentPolicy:
             raise UserError(f"num_samples is {num_samples}; must be at least 1")
 
 
-def load_policy(folder: str | Path, device: torch.device | str = "cpu", **options: Any) -> LatentPolicy:
+def load_policy(folder: str | Path, device: torch.device | str = "cpu", *, encoder: Encoder | None = None, **options: Any) -> LatentPolicy:
     """Loads a policy; see `goalward.policies.load_policy`."""
     from goalward.wm.encoders import load_encoder
 
@@ -220,8 +220,10 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu", **option
     if not path.is_dir():
         raise UserError(f"policy {json.dumps(str(folder))}: no such folder; goalward imitate writes one")
     description, network, mean_ND = read_policy(path)
-    origin: Any = description.encoder.name if description.encoder.shipped else path / ENCODER_FOLDER
-    policy = LatentPolicy(description, network, mean_ND, load_encoder(origin, device=device), device=device)
+    if encoder is None:
+        origin: Any = description.encoder.name if description.encoder.shipped else path / ENCODER_FOLDER
+        encoder = load_encoder(origin, device=device)
+    policy = LatentPolicy(description, network, mean_ND, encoder, device=device)
     return policy.adjusted(**options) if options else policy
 
 

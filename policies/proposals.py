@@ -42,7 +42,7 @@ def advised_proposer(model: Any) -> Proposer | None:
     planning = getattr(model, "planning", None)
     if planning is None or not planning.proposals:
         return None
-    policy = load_policy(model.folder / planning.proposals, device=model.device)
+    policy = load_policy(model.folder / planning.proposals, device=model.device, encoder=model.encoder)
     return policy_proposer(policy, model, num_samples=planning.num_proposals)
 
 

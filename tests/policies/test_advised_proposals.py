@@ -32,11 +32,11 @@ def test_a_model_need_not_advise_any(tmp_path: Path) -> None:
 def test_a_folder_beside_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "planning.json").write_text("{" + BODY + ', "proposals": "policy", "num_proposals": 7}')
     asked: list[Any] = []
-    monkeypatch.setattr(proposals, "load_policy", lambda folder, device: asked.append(folder) or "policy")
+    monkeypatch.setattr(proposals, "load_policy", lambda folder, device, encoder: asked.append((folder, encoder)) or "policy")
     monkeypatch.setattr(proposals, "policy_proposer", lambda policy, model, *, num_samples: (policy, num_samples))
-    model = SimpleNamespace(planning=read_planning(tmp_path), folder=tmp_path, device=torch.device("cpu"))
+    model = SimpleNamespace(planning=read_planning(tmp_path), folder=tmp_path, device=torch.device("cpu"), encoder="shared")
     assert proposals.advised_proposer(model) == ("policy", 7)
-    assert asked == [tmp_path / "policy"]
+    assert asked == [(tmp_path / "policy", "shared")]
 
 
 @pytest.mark.parametrize("name", ["../other", "a/b", "..", "a\\b"])
