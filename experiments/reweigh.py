@@ -96,14 +96,16 @@ def run(config: ReweighCommand) -> int:
         )
     made = reweighed(encoder, found.map_DD, name=f"{encoder.name}-{config.env}")
     facts = {
+        "objective": "reweighed: what the arm's own sensors do not explain counts more",
         "command": f"goalward reweigh --env {config.env} --encoder {encoder.name} "
         f"--power {config.power:g} --floor {config.floor:g} --seed {config.seed}",
         "encoder": encoder.fingerprint,
-        "data_hash": store.content_hash,
-        "episodes": episodes.num_episodes,
-        "proprioception": [named[i] for i in columns],
-        "explained_before": round(found.explained, 4),
-        "gain_of_the_rest": round(found.gain, 3),
+        "data": {"env": store.spec.env_id, "sha256": store.content_hash, "episodes": episodes.num_episodes},
+        "figures": {
+            "sensors": [named[i] for i in columns],
+            "explained_before": round(found.explained, 4),
+            "gain_of_the_rest": round(found.gain, 3),
+        },
         "versions": software(),
     }
     save_small_encoder(out, made, provenance=facts)

@@ -61,8 +61,8 @@ def test_an_encoder_that_says_how_it_was_made(encoder: Path, tmp_path: Path, cap
     assert made.name == "tiny-point"
     assert made.fingerprint != load_encoder(encoder).fingerprint
     facts = json.loads((tmp_path / "out" / "encoder.json").read_text())["provenance"]
-    assert facts["proprioception"] == ["x_m"]
-    assert facts["gain_of_the_rest"] > 1
+    assert facts["figures"]["sensors"] == ["x_m"]
+    assert facts["figures"]["gain_of_the_rest"] > 1
     assert facts["encoder"] == load_encoder(encoder).fingerprint
     assert f"goalward train --env point --encoder {tmp_path / 'out'}" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"out: .* already holds an encoder"):

@@ -37,6 +37,9 @@ ENCODERS: dict[str, EncoderEntry] = {
     "goalward-small": _shipped(
         _WEIGHTS / "encoder", "embedded default: 128 px, 4 tokens of width 64 per view, pretrained on simulated video"
     ),
+    "goalward-small-push": _shipped(
+        _WEIGHTS / "encoder-small-push", "the same, reweighed for push, so that the puck counts beside the arm (`goalward reweigh`)"
+    ),
     "pixels": EncoderEntry(
         make=lambda device: PixelEncoder(device=device),
         about="no weights, a reference: 128 px averaged down to 16 px, in 4 tokens of width 192 per view",
