@@ -25,6 +25,22 @@ def config_key(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(finite_json(identity), sort_keys=True).encode()).hexdigest()
 
 
+def _whole_records(content: bytes) -> tuple[dict[tuple[str, int], EpisodeRecord], int]:
+    """The records up to the first line that is torn or foreign, and how many bytes they take."""
+    records: dict[tuple[str, int], EpisodeRecord] = {}
+    good = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            if not line.endswith(b"\n"):
+                break
+            record = EpisodeRecord.from_json(json.loads(line))
+        except ValueError:
+            break
+        records[record.method, record.index] = record
+        good += len(line)
+    return records, good
+
+
 class Journal:
     """The journal of one configuration in one report folder; a context manager that holds a lock while it is open."""
 
@@ -51,21 +67,15 @@ class Journal:
                 f"another plan-eval with the same settings is writing to {self.path.parent}; wait for it or give another --report"
             ) from None
         with open(self._fd, "rb", closefd=False) as file:
-            content = file.read()
-        good = 0
-        for line in content.splitlines(keepends=True):
-            try:
-                if not line.endswith(b"\n"):
-                    break
-                record = EpisodeRecord.from_json(json.loads(line))
-            except ValueError:
-                break
-            self.records[record.method, record.index] = record
-            good += len(line)
+            self.records, good = _whole_records(file.read())
         os.ftruncate(self._fd, good)
         os.lseek(self._fd, good, os.SEEK_SET)
         self.num_resumed = len(self.records)
         return self
+
+    def peek(self) -> dict[tuple[str, int], EpisodeRecord]:
+        """What is in it by now; without a lock, and nothing is touched."""
+        return _whole_records(self.path.read_bytes())[0] if self.path.exists() else {}
 
     def append(self, record: EpisodeRecord) -> None:
         """Adds an episode and waits until the disk has it.

@@ -67,7 +67,7 @@ def run(config: BenchmarkCommand) -> int:
     cells = chosen_cells(cells_of(spec), config)
     if config.list:
         for cell in cells:
-            print(f"{cell.title}: {cell.episodes} episodes")
+            print(f"{cell.title}: {state_of(cell, seed=spec.seed, out=config.out)}")
         return 0
     check_folder(config.out)
     workers = usable_cpus() if config.workers is None else config.workers
@@ -84,6 +84,18 @@ def run(config: BenchmarkCommand) -> int:
     }  # fmt: skip
     write_report(config.out, spec, finished, facts)
     return 0
+
+
+def state_of(cell: Cell, *, seed: int, out: Path) -> str:
+    """How far a cell has come, in words."""
+    from goalward.experiments.benchmark.run import count_recorded
+    from goalward.experiments.doctor import versions
+
+    try:
+        done = count_recorded(cell, seed=seed, out=out, versions=versions())
+    except UserError as error:
+        return f"cannot run: {error}"
+    return f"{done} of {cell.episodes} episodes"
 
 
 def write_report(out: Path, spec: Any, finished: Any, facts: dict[str, Any]) -> None:

@@ -65,8 +65,7 @@ def run_cells(
     with ExitStack() as stack:
         journals = []
         for cell, known in zip(cells, hashes, strict=True):
-            identity = {"cell": {name: v for name, v in asdict(cell).items() if name != "episodes"}, "hashes": known, "seed": seed}
-            journals.append(stack.enter_context(Journal(out / cell.folder, config_key(identity | {"versions": dict(versions)}))))
+            journals.append(stack.enter_context(_journal(cell, known, seed=seed, out=out, versions=versions)))
         resumed = []
         for cell, journal in zip(cells, journals, strict=True):
             found = [record for (_, index), record in sorted(journal.records.items()) if index < cell.episodes]
@@ -85,6 +84,21 @@ def run_cells(
             )
             for cell, known, journal, before in zip(cells, hashes, journals, resumed, strict=True)
         ]  # fmt: skip
+
+
+def count_recorded(cell: Cell, *, seed: int, out: Path, versions: Mapping[str, str]) -> int:
+    """How many of a cell's episodes its journal holds; another run may be writing to it.
+
+    Raises:
+        UserError: its weights are missing.
+    """
+    journal = _journal(cell, cell_hashes(cell), seed=seed, out=out, versions=versions)
+    return sum(index < cell.episodes for _, index in journal.peek())
+
+
+def _journal(cell: Cell, hashes: Mapping[str, str], *, seed: int, out: Path, versions: Mapping[str, str]) -> Journal:
+    identity = {"cell": {name: v for name, v in asdict(cell).items() if name != "episodes"}, "hashes": hashes, "seed": seed}
+    return Journal(out / cell.folder, config_key(identity | {"versions": dict(versions)}))
 
 
 def _blocks(cells: Sequence[Cell], journals: Sequence[Journal]) -> Iterator[tuple[int, tuple[int, ...]]]:

@@ -92,6 +92,18 @@ def test_a_cell_grows_and_shrinks(tmp_path: Path, point: list[Any]) -> None:
     assert (shrunk.resumed, len(shrunk.episodes)) == (2, 2)
 
 
+def test_what_is_recorded_can_be_counted_while_it_grows(tmp_path: Path, point: list[Any]) -> None:
+    def count(episodes: int = 5) -> int:
+        return run.count_recorded(cell(episodes=episodes), seed=0, out=tmp_path, versions=VERSIONS)
+
+    assert count() == 0
+    assert not any(tmp_path.iterdir()), "looking leaves nothing behind"
+    counts: list[int] = []
+    go(tmp_path, cell(episodes=5), on_episode=lambda *_: counts.append(count()))
+    assert counts == [1, 2, 3, 4, 5]
+    assert count(episodes=3) == 3
+
+
 def test_another_seed_or_version_begins_anew(tmp_path: Path, point: list[Any]) -> None:
     go(tmp_path, cell())
     assert go(tmp_path, cell(), seed=1)[0].resumed == 0
