@@ -190,7 +190,7 @@ def test_processes_and_none_agree_to_the_last_bit(tmp_path: Path, written: Path,
 def test_only_some_cells(tmp_path: Path, written: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = BenchmarkCommand(spec=written, out=tmp_path / "o", only=("*/validation/hold",), list=True)
     assert command.run(config) == 0
-    assert capsys.readouterr().out == "wall/validation/hold: 2 episodes\n"
+    assert capsys.readouterr().out == "wall/validation/hold: 0 of 2 episodes\n"
     assert not (tmp_path / "o").exists()
     with pytest.raises(UserError, match="no cell matches nothing"):
         command.run(BenchmarkCommand(spec=written, only=("nothing",)))
