@@ -16,6 +16,7 @@ Letters: S candidates, H horizon steps, A action dimensions.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -43,16 +44,21 @@ class RankCommand:
     """Validation goals."""
     candidates: int = 64
     """Candidates of each kind at each moment; of the last ones no more than the planner draws."""
-    horizon: int = 3
-    """Actions in a plan."""
+    horizon: int | None = None
+    """Actions in a plan; none given: what the model advises."""
     elite_std: float = 0.15
     """Spread of the elites around the plan, in half ranges of the actions."""
+    max_steps: int = 12
+    """Steps that an episode is followed for; every third is judged."""
     seed: int = 0
     """Of the candidates and of the environment."""
 
     def __post_init__(self) -> None:
-        if self.candidates < 8 or self.goals < 2 or self.horizon < 1:
-            raise UserError(f"candidates={self.candidates}, goals={self.goals}, horizon={self.horizon}: give at least 8, 2 and 1")
+        if self.candidates < 8 or self.goals < 2 or self.max_steps < 1 or (self.horizon is not None and self.horizon < 1):
+            raise UserError(
+                f"candidates={self.candidates}, goals={self.goals}, max_steps={self.max_steps}, horizon={self.horizon}: "
+                "give at least 8, 2, 1 and 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -98,6 +104,8 @@ def run(config: RankCommand) -> int:
     from goalward.envs.registry import make_env
 
     model = load_model(config.env)
+    if config.horizon is None:
+        config = dataclasses.replace(config, horizon=3 if model.planning is None else model.planning.horizon)
     env = make_env(config.env, cameras=model.cameras, image_size_px=model.image_size_px)
     if not hasattr(env.unwrapped, "foresee"):
         raise UserError(f"env: {config.env!r} cannot foresee the outcome of actions; choose reach")
@@ -114,9 +122,9 @@ def run(config: RankCommand) -> int:
 
 def _moments(config: RankCommand, model: Any, env: Any, goal: int, rng: torch.Generator) -> list[Judged]:
     """Walks toward one goal as the default controller would, and judges candidates at every third step."""
+    from goalward import make_controller
     from goalward.experiments.planning import action_set_for
     from goalward.planners.actions import Situation, half_range_A
-    from goalward.planners.control.controller import make_controller
     from goalward.planners.control.observation import position_indices, steered_axes
     from goalward.planners.objectives import LatentDistance, Objective
 
@@ -124,15 +132,17 @@ def _moments(config: RankCommand, model: Any, env: Any, goal: int, rng: torch.Ge
     spec = env.unwrapped.spec_info
     action_set = action_set_for(model, spec)
     listener = Listener()
+    advised: Any = "uniform" if model.planning is None else model.planning.step_weights
     controller = make_controller(
         model, info["goal_pixels"], action_set=action_set, horizon=config.horizon, seed=goal,
-        objective=Objective(terms=(LatentDistance(step_weights="uniform"), listener)),
+        objective=Objective(terms=(LatentDistance(step_weights=advised), listener)),
     )  # fmt: skip
     position, unit_A = position_indices(model.proprio_names, steered_axes(model.action_names)), half_range_A(action_set)
     goal_1GND = model.encode(torch.from_numpy(np.array(info["goal_pixels"]))[None])[:, None]
+    assert config.horizon is not None
     found: list[Judged] = []
     done, step = False, 0
-    while not done and step < 12:
+    while not done and step < config.max_steps:
         listener.heard = None
         action = controller.act(observation)
         plan, ring = controller.last_plan, controller.state.z_1TND
