@@ -90,6 +90,11 @@ class Controller:
         return self.state.success
 
     @property
+    def last_delay_steps(self) -> int:
+        """By how many steps commands are believed to act late, see `delay.py`; 0 until something else is seen."""
+        return self.state.delay.steps
+
+    @property
     def goal_index(self) -> int:
         """Which goal of a sequence is pursued, from 0."""
         return self.state.goal_index
@@ -128,6 +133,7 @@ def make_controller(
     budget_ms: float | None = None,
     surprise_threshold: float | None = None,
     goal_mode: GoalMode = "any",
+    max_delay_steps: int | None = None,
     calibration: Calibration | None = None,
     proposer: Proposer | None = None,
     seed: int = 0,
@@ -151,6 +157,8 @@ def make_controller(
         budget_ms: Plan by a deadline, this long after the observation; None for the planner's full budget.
         surprise_threshold: Surprise above which a plan and its warm start are dropped at once; None for the calibration's own.
         goal_mode: `any`: reach whichever goal is nearest; `sequence`: one after the other, each until it is detected.
+        max_delay_steps: Commands may act by so many steps late: how many is found out from what is seen (`delay.py`), and planned for;
+            0: never late; None for 2.
         calibration: Typical errors and success threshold; None for the model's own (`model.calibration`), if it has one.
         proposer: Offers the planner action sequences to look at first, for instance an imitation policy's.
         seed: Of the planner's random numbers.
@@ -167,8 +175,9 @@ def make_controller(
     if horizon is None:
         horizon = ControllerConfig().horizon if advice is None else advice.horizon
     config = ControllerConfig(
-        horizon=horizon, execute_steps=execute_steps, budget_ms=budget_ms, surprise_threshold=surprise_threshold, goal_mode=goal_mode
-    )
+        horizon=horizon, execute_steps=execute_steps, budget_ms=budget_ms, surprise_threshold=surprise_threshold, goal_mode=goal_mode,
+        max_delay_steps=ControllerConfig().max_delay_steps if max_delay_steps is None else max_delay_steps,
+    )  # fmt: skip
     if isinstance(planner, str):
         planner = make_planner(planner, planner_config, clock=clock)
     elif planner_config is not None:

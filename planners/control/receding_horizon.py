@@ -27,6 +27,7 @@ from torch import Tensor
 from goalward import UserError
 from goalward.planners.actions import ActionSet, Box, Intersection, Situation, Workspace, hold_A
 from goalward.planners.base import Planner, PlannerState, Problem, WorldModel
+from goalward.planners.control import delay
 from goalward.planners.control.monitor import Calibration, check_calibration, surprise_limit, surprise_of
 from goalward.planners.control.observation import Observed, check_goals, position_indices, read_observation, steered_axes
 from goalward.planners.control.state import ControllerConfig, ControllerState
@@ -94,6 +95,7 @@ class RecedingHorizon:
         # Whoever bounds fewer than three axes must name the displacements, or nobody could tell which they are.
         num_axes = len(workspaces[0].action_dims) if workspaces else 0
         self._position_axes = steered_axes(model.action_names)[:num_axes] if 0 < num_axes < 3 else tuple(range(num_axes))
+        self._position_dims = list(workspaces[0].action_dims) if workspaces else []
         position_indices(model.proprio_names, self._position_axes)
         self._hold_A = hold_A(self.action_set).cpu().numpy().copy()
 
@@ -111,6 +113,7 @@ class RecedingHorizon:
             z_goal_GND=self._encode(check_goals(goal_pixels, self.model)),
             planner=PlannerState.initial([seed]),
             last_action_A=np.zeros_like(self._hold_A),
+            delay=delay.begin(self._hold_A, self.config.max_delay_steps),
         )
 
     def new_goal(self, state: ControllerState, goal_pixels: Any) -> ControllerState:
@@ -150,9 +153,12 @@ class RecedingHorizon:
         actions_BA = np.stack([self._next_action(state, observed) for state, observed in zip(states, seen, strict=True)])
         plan_ms = (self.clock() - begun_s) * 1e3
         after = tuple(
-            replace(state, next_action=state.next_action + 1, num_acts=state.num_acts + 1, last_action_A=action.copy(), plan_ms=plan_ms)
+            replace(
+                state, next_action=state.next_action + 1, num_acts=state.num_acts + 1, plan_ms=plan_ms,
+                last_action_A=action.copy(), delay=state.delay.after(action),
+            )
             for state, action in zip(states, actions_BA, strict=True)
-        )
+        )  # fmt: skip
         return actions_BA, after
 
     def _encode(self, frames: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -162,7 +168,23 @@ class RecedingHorizon:
     def _look(self, states: Sequence[ControllerState], seen: Sequence[Observed]) -> list[ControllerState]:
         """Puts the new frames into the rings, and notes what is wrong with the observations and what they say of plans and goals."""
         z_BND = self._encode([observed.pixels_Vhw3 for observed in seen])
+        states = self._time(states, seen, z_BND)
         return [self._judge(state, observed, z_BND[b : b + 1]) for b, (state, observed) in enumerate(zip(states, seen, strict=True))]
+
+    def _time(self, states: Sequence[ControllerState], seen: Sequence[Observed], z_BND: Tensor) -> list[ControllerState]:
+        """Finds out how late commands act, where the newest frame follows the one before it; a new delay drops plans for the old one."""
+        timed = list(states)
+        rings = {b: s.z_1TND for b, s in enumerate(states) if s.z_1TND is not None and s.num_acts and not (s.missed or seen[b].fault)}
+        if not self.config.max_delay_steps or not rings:
+            return timed
+        known = [states[b].delay for b in rings]
+        errors = delay.prediction_errors(self.model, torch.cat(list(rings.values())), known, z_BND[list(rings)])
+        for b, mine in zip(rings, errors, strict=True):
+            judged = states[b].delay.judged(mine)
+            timed[b] = replace(states[b], delay=judged)
+            if judged.steps != states[b].delay.steps:
+                timed[b] = replace(timed[b], plan=None, planner=states[b].planner.cold())
+        return timed
 
     def _judge(self, state: ControllerState, observed: Observed, z_1ND: Tensor) -> ControllerState:
         energy = self._energy(state, z_1ND)
@@ -173,7 +195,7 @@ class RecedingHorizon:
         if finite:
             past = z_1ND[:, None].expand(-1, self.model.context_frames, -1, -1) if ring is None else ring
             ring = torch.cat([past[:, 1:], z_1ND[:, None]], dim=1)
-        state = replace(state, z_1TND=ring, energy=energy, hold_reason=fault, surprise=None, surprised=False)
+        state = replace(state, z_1TND=ring, energy=energy, hold_reason=fault, missed=not finite, surprise=None, surprised=False)
         if fault is not None:
             return replace(state, plan=None, num_near=0, success=None if self.calibration is None else False)
         return self._detect(self._compare(state, z_1ND), z_1ND)
@@ -190,10 +212,16 @@ class RecedingHorizon:
     def _compare(self, state: ControllerState, z_1ND: Tensor) -> ControllerState:
         """Compares the world with what the plan in execution predicted."""
         plan = state.plan
-        if self.calibration is None or plan is None or plan.stop_reason[0] == "failed" or not state.next_action:
+        if self.calibration is None or plan is None or plan.stop_reason[0] == "failed":
             return state
-        surprise = surprise_of(self.calibration, plan, state.next_action, z_1ND)
-        if surprise <= surprise_limit(self.calibration, state.next_action, self.config.surprise_threshold):
+        acted = state.next_action - state.delay.steps  # the others are on their way
+        if acted > 0:
+            surprise = surprise_of(self.calibration, plan, acted, z_1ND)
+        elif state.delay.steps and state.delay.newest:  # what acted belonged to an earlier plan
+            surprise = state.delay.newest[state.delay.steps] / self.calibration.typical_error_H[0]
+        else:
+            return state
+        if surprise <= surprise_limit(self.calibration, max(acted, 1), self.config.surprise_threshold):
             return replace(state, surprise=surprise)
         # Something has happened that the model did not foresee: a plan made for another course of events is no better than none.
         return replace(state, surprise=surprise, surprised=True, plan=None, planner=state.planner.cold())
@@ -227,7 +255,7 @@ class RecedingHorizon:
         return planned
 
     def _plan_batch(self, states: Sequence[ControllerState], seen: Sequence[Observed], deadline_s: float | None) -> list[ControllerState]:
-        rings = [state.z_1TND for state in states if state.z_1TND is not None]
+        rings = [delay.rolled_forward(self.model, state.z_1TND, state.delay) for state in states if state.z_1TND is not None]
         z_BTND = torch.cat(rings)
         planner_state = stack_states([state.planner for state in states])
         z_goal_BGND = torch.stack([self._wanted_GND(state) for state in states])
@@ -259,11 +287,15 @@ class RecedingHorizon:
             planned.append(replace(state, plan=mine, planner=parts[b], next_action=0, hold_reason=reason))
         return planned
 
-    def _situation(self, states: Sequence[ControllerState], seen: Sequence[Observed]) -> Situation:
+    def _situation(self, states: Sequence[ControllerState], seen: Sequence[Observed], *, late: bool = True) -> Situation:
+        """The present; `late` moves the position on by the commands that are on their way."""
         device = self.action_set.low_A.device
         position_BE = None
         if self._position_axes:
-            position_BE = torch.tensor([observed.position_E for observed in seen], dtype=torch.float64, device=device)
+            measured = np.array([observed.position_E for observed in seen], dtype=np.float64)
+            if late:
+                measured += np.stack([state.delay.on_their_way_KA[:, self._position_dims].sum(axis=0) for state in states])
+            position_BE = torch.from_numpy(measured).to(device)
         last_action_BA = torch.from_numpy(np.stack([state.last_action_A for state in states])).to(device)
         return Situation(position_BE=position_BE, last_action_BA=last_action_BA)
 
@@ -273,6 +305,8 @@ class RecedingHorizon:
         action_BSHA = state.plan.actions_BHA[:, None, state.next_action : state.next_action + 1]
         # Later actions of a plan were feasible from where the arm was expected to be; it is projected from where it is.
         action_BSHA = self.action_set.project(action_BSHA, self._situation([state], [observed]))
+        if self._position_axes and state.delay.steps:  # nor beyond the workspace if the delay should be believed wrongly
+            action_BSHA = self.action_set.project(action_BSHA, self._situation([state], [observed], late=False))
         action_A: NDArray[np.float32] = action_BSHA[0, 0, 0].cpu().numpy().astype(np.float32)
         return action_A
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from goalward import UserError
 from goalward.planners.base import Plan, PlannerState
 from goalward.planners.checks import require_count, require_number
+from goalward.planners.control.delay import Delay
 
 GoalMode = Literal["any", "sequence"]
 
@@ -33,6 +34,8 @@ class ControllerConfig:
     """Surprise above which the plan and its warm start are dropped at once; None: what the calibration says for each step."""
     goal_mode: GoalMode = "any"
     """What several goal images mean: reach any of them, or one after the other."""
+    max_delay_steps: int = 2
+    """Find out by how many steps, up to this many, commands act late, and plan from where the ones on their way lead; 0: never late."""
 
     def __post_init__(self) -> None:
         """Checks every field."""
@@ -42,6 +45,7 @@ class ControllerConfig:
             require_number("budget_ms", self.budget_ms, low=0.0, open_low=True)
         if self.surprise_threshold is not None:
             require_number("surprise_threshold", self.surprise_threshold, low=0.0)
+        require_count("max_delay_steps", self.max_delay_steps, low=0, high=16)
         if self.goal_mode not in ("any", "sequence"):
             raise UserError(f"goal_mode: {self.goal_mode!r} is unknown; choose any or sequence")
 
@@ -56,6 +60,8 @@ class ControllerState:
     """Warm start, seed and step."""
     last_action_A: NDArray[np.float32]
     """The action returned last; zeros at the start."""
+    delay: Delay
+    """The commands before it, and how late they act."""
     z_1TND: Tensor | None = None
     """Latents of the last T frames; the first frame repeated until there are enough."""
     plan: Plan | None = None
@@ -66,6 +72,8 @@ class ControllerState:
     """Actions returned so far."""
     hold_reason: str | None = None
     """Why the last action was to hold; None if it was planned."""
+    missed: bool = False
+    """Whether the last observation's frame did not enter the ring."""
     energy: float = float("nan")
     """Distance of the observed latents from the goal's (from the nearest, if any of several will do): mean squared difference."""
     plan_ms: float = float("nan")

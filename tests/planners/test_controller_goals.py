@@ -25,7 +25,8 @@ CALIBRATION = SimpleNamespace(typical_error_H=(1e-6,) * 3, surprise_limit_H=(10.
 
 def controller_of(world: Any, goals: Any, **options: Any) -> Any:
     pixels = np.stack([world.image(goal) for goal in goals])
-    return make_controller(world, pixels, **({"planner_config": QUICK, "objective": PATH, "calibration": CALIBRATION} | options))
+    defaults = {"planner_config": QUICK, "objective": PATH, "calibration": CALIBRATION, "max_delay_steps": 0}
+    return make_controller(world, pixels, **(defaults | options))
 
 
 def drive(world: Any, controller: Any, steps: int, start: np.ndarray = START) -> tuple[np.ndarray, list[Any]]:
