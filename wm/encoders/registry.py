@@ -40,6 +40,7 @@ ENCODERS: dict[str, EncoderEntry] = {
     "goalward-small-push": _shipped(
         _WEIGHTS / "encoder-small-push", "the same, reweighed for push, so that the puck counts beside the arm (`goalward reweigh`)"
     ),
+    "goalward-plane": _shipped(_WEIGHTS / "encoder-plane", "the same network, pretrained on video of wall and reacher, seen from above"),
     "pixels": EncoderEntry(
         make=lambda device: PixelEncoder(device=device),
         about="no weights, a reference: 128 px averaged down to 16 px, in 4 tokens of width 192 per view",
