@@ -32,6 +32,8 @@ from goalward.wm.planning_defaults import PlanningDefaults, read_planning
 from goalward.wm.predictor import LatentPredictor, PredictorContext
 from goalward.wm.statistics import LatentStatistics, VectorStatistics
 
+_WORTH_COMPILING = 8
+"""Fewer candidates are rolled out as they are: a controller looks at a few for delays, and must not wait for a compiler then."""
 _WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 
@@ -234,7 +236,8 @@ class WorldModel:
         return torch.cat(rolled)[: context.num_problems]
 
     def _rolled(self, context: PredictorContext, actions_BSHA: Tensor, tokens: Tensor | None, layers: int | None) -> Tensor:
-        if self._compiled is None or torch.is_grad_enabled() or tokens is not None or layers is not None:
+        few = actions_BSHA.shape[1] < _WORTH_COMPILING
+        if self._compiled is None or few or torch.is_grad_enabled() or tokens is not None or layers is not None:
             return self._predictor.rollout(context, actions_BSHA, tokens=tokens, layers=layers)
         return self._compiled(context, actions_BSHA)
 

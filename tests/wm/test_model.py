@@ -234,19 +234,20 @@ def test_too_many_compiled_shapes_are_an_error_not_a_slow_rollout(compiled) -> N
     context = compiled.prime(compiled.encode(pixels(2))[None])
     with torch.no_grad(), dynamo.patch(recompile_limit=2):
         for horizon in (1, 2, 1, 2):
-            compiled.rollout(context, torch.zeros(1, 3, horizon, 2))
+            compiled.rollout(context, torch.zeros(1, 8, horizon, 2))
         assert compiled._compiled.num_shapes == 2
-        with pytest.raises(UserError, match=r"\[1, 3, 3, 2\].*2: \[B, S, H\] = \[1, 3, 1\]; .*fewer shapes"):
-            compiled.rollout(context, torch.zeros(1, 3, 3, 2))
-        compiled.rollout(context, torch.zeros(1, 3, 1, 2))
+        with pytest.raises(UserError, match=r"\[1, 8, 3, 2\].*2: \[B, S, H\] = \[1, 8, 1\]; .*fewer shapes"):
+            compiled.rollout(context, torch.zeros(1, 8, 3, 2))
+        compiled.rollout(context, torch.zeros(1, 8, 1, 2))
 
 
-def test_gradients_and_coarse_rollouts_are_not_compiled(compiled) -> None:
+def test_gradients_coarse_rollouts_and_a_few_candidates_are_not_compiled(compiled) -> None:
     context = compiled.prime(compiled.encode(pixels(2))[None])
-    actions = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    actions = torch.zeros(1, 8, 2, 2, requires_grad=True)
     compiled.rollout(context, actions).sum().backward()
     with torch.no_grad():
         compiled.rollout(context, actions, layers=1)
+        compiled.rollout(context, actions[:, :7])
     assert compiled._compiled.num_shapes == 0
 
 
@@ -266,7 +267,7 @@ def test_what_stops_torch_from_compiling_is_one_line(model, error: str) -> None:
     model._compiled = CompiledRollout(model._predictor, model.device, compiler=fails)
     context = model.prime(model.encode(pixels(2))[None])
     with torch.no_grad(), pytest.raises(UserError, match=r"compiled: torch .*without compiled") as caught:
-        model.rollout(context, torch.zeros(1, 3, 2, 2))
+        model.rollout(context, torch.zeros(1, 8, 2, 2))
     assert "\n" not in str(caught.value)
 
 
