@@ -150,10 +150,10 @@ def test_whatever_stands_in_it_is_either_sound_or_refused(folder: Path, data: st
         assert read.faults() == []
 
 
-def test_the_shipped_models_are_calibrated() -> None:
-    assert "reach" in shipped_models()
-    for name in shipped_models():
-        calibration = load_model(name).calibration
-        assert calibration is not None, f"run goalward calibrate --model {name}"
-        assert calibration.num_both / calibration.num_detected > 0.9
-        assert load_model(name, calibrated=False).calibration is None
+def test_shipped_calibrations_are_precise() -> None:
+    found = {name: load_model(name).calibration for name in shipped_models()}
+    assert found["reach"] is not None, "run goalward calibrate --model reach"
+    for name, calibration in found.items():  # push has none: its episodes do not tell where the puck is
+        if calibration is not None:
+            assert calibration.num_both / calibration.num_detected > 0.9
+            assert load_model(name, calibrated=False).calibration is None
