@@ -92,6 +92,12 @@ def test_the_bootstrap_of_one_training_agrees_with_theory() -> None:
     assert high - low == pytest.approx(2 * 1.96 * (rate * (1 - rate) / 400) ** 0.5, rel=0.08)
 
 
+def test_many_trainings_without_a_failure_are_not_certain() -> None:
+    low, high = pooled_interval({seed: [True] * 200 for seed in range(3)})
+    assert (low, high) == pytest.approx(wilson_interval(200, 200))
+    assert low < 0.99
+
+
 SWAPS = {
     "planner": MethodSpec(kind="planner", weights="{env}"),
     "true": MethodSpec(kind="planner", weights="{env}", dynamics="true", num_samples=32),
