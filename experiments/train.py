@@ -41,6 +41,8 @@ class TrainCommand:
     """Optimiser steps; none given: the preset's."""
     horizon: int | None = None
     """Steps that predictions are fed back in training; none given: the preset's. Plans may be longer, at the price of accuracy."""
+    context_frames: int | None = None
+    """Observed frames that a prediction starts from; none given: the preset's. More show the velocity of a fast arm better."""
     seed: int = 0
     """Decides initial weights and the order of the data."""
     device: str = "auto"
@@ -58,7 +60,7 @@ class TrainCommand:
 
     def __post_init__(self) -> None:
         """Checks every field."""
-        for name in ("steps", "horizon"):
+        for name in ("steps", "horizon", "context_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; must be at least 1")
@@ -128,8 +130,8 @@ def training_config(config: TrainCommand) -> TrainConfig:
     from goalward.wm.train import PRESETS
 
     training = replace(PRESETS[config.preset], seed=config.seed)
-    if config.horizon is not None:
-        training = replace(training, predictor=replace(training.predictor, horizon=config.horizon))
+    given = {name: value for name in ("horizon", "context_frames") if (value := getattr(config, name)) is not None}
+    training = replace(training, predictor=replace(training.predictor, **given))
     return training if config.steps is None else replace(training, steps=config.steps)
 
 

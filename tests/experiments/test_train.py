@@ -194,10 +194,18 @@ def test_an_unknown_encoder_and_device_are_named(data, encoder, tmp_path) -> Non
         run(options(data, encoder, tmp_path / "out", device="tpu"))
 
 
-@pytest.mark.parametrize(("change", "said"), [({"steps": 0}, "steps"), ({"threads": -1}, "threads"), ({"cameras": ("a", "a")}, "cameras")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"steps": 0}, "steps"), ({"context_frames": 0}, "frames"), ({"threads": -1}, "threads"), ({"cameras": ("a", "a")}, "cameras")],
+)
 def test_bad_options_are_named(change: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         TrainCommand(**change)
+
+
+def test_a_prediction_starts_from_as_many_frames_as_asked_for(data, encoder, tmp_path) -> None:
+    run(options(data, encoder, tmp_path / "out", context_frames=3))
+    assert load_model(tmp_path / "out").context_frames == 3
 
 
 def test_it_reports_error_as_a_fraction_of_persistence(data, encoder, tmp_path, capsys) -> None:
