@@ -46,6 +46,8 @@ class RankCommand:
     """Candidates of each kind at each moment; of the last ones no more than the planner draws."""
     horizon: int | None = None
     """Actions in a plan; none given: what the model advises."""
+    dynamics: str = "learned"
+    """learned; or true: the objective prices what would truly be seen, so that the model's share in a low correlation shows."""
     elite_std: float = 0.15
     """Spread of the elites around the plan, in half ranges of the actions."""
     max_steps: int = 12
@@ -59,6 +61,8 @@ class RankCommand:
                 f"candidates={self.candidates}, goals={self.goals}, max_steps={self.max_steps}, horizon={self.horizon}: "
                 "give at least 8, 2, 1 and 1"
             )
+        if self.dynamics not in ("learned", "true"):
+            raise UserError(f"dynamics is {self.dynamics!r}; choose learned or true")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -123,6 +127,7 @@ def run(config: RankCommand) -> int:
 def _moments(config: RankCommand, model: Any, env: Any, goal: int, rng: torch.Generator) -> list[Judged]:
     """Walks toward one goal as the default controller would, and judges candidates at every third step."""
     from goalward import make_controller
+    from goalward.experiments.oracle_dynamics import TrueDynamics
     from goalward.experiments.planning import action_set_for
     from goalward.planners.actions import Situation, half_range_A
     from goalward.planners.control.observation import position_indices, steered_axes
@@ -139,6 +144,7 @@ def _moments(config: RankCommand, model: Any, env: Any, goal: int, rng: torch.Ge
     )  # fmt: skip
     position, unit_A = position_indices(model.proprio_names, steered_axes(model.action_names)), half_range_A(action_set)
     goal_1GND = model.encode(torch.from_numpy(np.array(info["goal_pixels"]))[None])[:, None]
+    predictor = model if config.dynamics == "learned" else TrueDynamics(model, env)
     assert config.horizon is not None
     found: list[Judged] = []
     done, step = False, 0
@@ -155,7 +161,7 @@ def _moments(config: RankCommand, model: Any, env: Any, goal: int, rng: torch.Ge
             last_SHA = listener.heard.actions_BSHA[0, : config.candidates]
             for kind, actions_SHA in zip(KINDS, (random_SHA, elite_SHA, last_SHA), strict=True):
                 feasible_SHA = action_set.project(actions_SHA[None], situation)[0]
-                costs = _costs(model, ring, goal_1GND, feasible_SHA, unit_A)
+                costs = _costs(predictor, ring, goal_1GND, feasible_SHA, unit_A)
                 truth_SH = np.stack([env.unwrapped.foresee(actions_HA.numpy()) for actions_HA in feasible_SHA])
                 found.append(
                     Judged(

@@ -42,6 +42,7 @@ def test_better_is_higher_above_and_lower_below() -> None:
     [
         (RankCommand, {"goals": 1}, "goals=1"),
         (RankCommand, {"candidates": 2}, "candidates=2"),
+        (RankCommand, {"dynamics": "wrong"}, "learned or true"),
         (CurveCommand, {"episodes": 0}, "episodes"),
         (DeadlineCommand, {"plans": 0}, "plans"),
     ],
