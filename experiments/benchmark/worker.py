@@ -37,9 +37,21 @@ _desk: list[_Desk] = []
 def start_process() -> None:
     """Prepares a process of the pool."""
     import signal
+    import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     start()
+
+
+def _end_with_parent() -> None:
+    """A pool's process waits for work for ever: it does not notice that its parent was killed."""
+    import multiprocessing
+    import os
+
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def start() -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,3 +213,37 @@ def test_episodes_are_computed_on_one_thread_and_can_be_interrupted() -> None:
     worker.start()
     assert torch.get_num_threads() == 1
     assert signal.getsignal(signal.SIGINT) is interrupted
+
+
+PARENT = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from goalward.experiments.benchmark.worker import start_process
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=start_process)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_no_process_outlives_the_command_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+    end = time.monotonic() + 30
+    while (gone := not _runs(pid)) is False and time.monotonic() < end:
+        time.sleep(0.1)
+    if not gone:
+        os.kill(pid, signal.SIGKILL)
+    assert gone
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there; one that has ended and that nobody has asked for is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
