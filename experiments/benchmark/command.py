@@ -7,7 +7,6 @@ import fnmatch
 import os
 import shlex
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +59,7 @@ def run(config: BenchmarkCommand) -> int:
     from goalward.experiments.benchmark.cells import cells_of
     from goalward.experiments.benchmark.run import run_cells
     from goalward.experiments.benchmark.spec import read_spec
+    from goalward.experiments.benchmark.time_spent import clocked, process_hours
     from goalward.experiments.doctor import usable_cpus, versions
     from goalward.experiments.plan_eval import check_folder
 
@@ -71,16 +71,15 @@ def run(config: BenchmarkCommand) -> int:
         return 0
     check_folder(config.out)
     workers = usable_cpus() if config.workers is None else config.workers
-    began = time.monotonic()
     try:
-        with progress(cells, quiet=config.quiet) as on_episode:
+        with progress(cells, quiet=config.quiet) as on_episode, clocked(config.out, workers=workers):
             finished = run_cells(cells, seed=spec.seed, out=config.out, workers=workers, versions=versions(), on_episode=on_episode)
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from here (journals are in {config.out})", file=sys.stderr)
         return 130
     facts = {
         "name": spec.name, "against": spec.against, "spec_sha256": spec.sha256, "command": command_of(config), "workers": workers,
-        "hours": (time.monotonic() - began) / 3600,
+        "process_hours": process_hours(config.out),
     }  # fmt: skip
     write_report(config.out, spec, finished, facts)
     return 0

@@ -59,8 +59,8 @@ def provenance(results: Mapping[str, Any]) -> str:
     """One sentence: counts, time, command."""
     episodes = sum(cell["episodes"] for cell in results["cells"])
     return (
-        f"{len(results['cells'])} cells, {episodes} episodes, {results['hours']:.2f} hours on {results['workers'] or 1} "
-        f"process{'es' * (results['workers'] > 1)} of one thread each, benchmark {results['spec_sha256'][:12]}: `{results['command']}`."
+        f"{len(results['cells'])} cells, {episodes} episodes, {results['process_hours']:.2f} hours of one core "
+        f"over all runs, benchmark {results['spec_sha256'][:12]}: `{results['command']}`."
     )
 
 
