@@ -65,6 +65,12 @@ def policy_proposer(policy: LatentPolicy, model: Any, *, num_samples: int) -> Pr
         raise UserError("proposer: this policy needs proprioception, which planners do not hand on; train one without")
     if theirs.encoder.fingerprint != ours.encoder.fingerprint or theirs.env.cameras != ours.env.cameras:
         raise UserError("proposer: the policy and the world model see through different encoders or cameras; train one of them again")
+    frames = policy.context_frames
+    if frames > model.context_frames:
+        raise UserError(
+            f"proposer: the policy looks at {frames} frames and the world model at {model.context_frames}; "
+            f"train the model with --context-frames {frames} or more"
+        )
 
     def translated(z: Tensor) -> Tensor:
         """The same latents in the units of the policy: equal, to rounding, where both were trained on the same episodes."""
@@ -76,7 +82,7 @@ def policy_proposer(policy: LatentPolicy, model: Any, *, num_samples: int) -> Pr
             for z_goal_ND in z_goal_BGND[b]:
                 try:
                     chunk_1SHA = policy.chunk(
-                        translated(z_BTND[b : b + 1]), translated(z_goal_ND[None]), generator=source, num_samples=num_samples
+                        translated(z_BTND[b : b + 1, -frames:]), translated(z_goal_ND[None]), generator=source, num_samples=num_samples
                     )[:, :, :horizon]
                 except PolicyFault:
                     chunk_1SHA = torch.full((1, num_samples, horizon, len(policy.action_names)), float("nan"), device=policy.device)

@@ -225,10 +225,12 @@ def proposals_of(policy: LatentPolicy, model: Any, z: torch.Tensor, goals: torch
     return policy_proposer(policy, model, num_samples=4)(z, goals, PlannerState.initial(seeds), horizon)
 
 
-def model_like(policy: LatentPolicy, *, mean: float = 0.5, scale: float = 0.5) -> Any:
+def model_like(policy: LatentPolicy, *, mean: float = 0.5, scale: float = 0.5, frames: int = 2) -> Any:
     """A world model of the same encoder, with a normalisation of its own."""
     description = SimpleNamespace(encoder=policy.description.encoder, env=policy.description.env, latent_scale=scale)
-    return SimpleNamespace(description=description, normalise=lambda z: (z - mean) / scale, denormalise=lambda z: z * scale + mean)
+    return SimpleNamespace(
+        description=description, context_frames=frames, normalise=lambda z: (z - mean) / scale, denormalise=lambda z: z * scale + mean
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -251,6 +253,15 @@ def test_proposals_come_from_latents_in_the_models_units(monkeypatch) -> None:
     proposals_of(policy, model, model.normalise(raw), model.normalise(raw[:, :1]), (0,))
     torch.testing.assert_close(asked[0]["z"], policy.latent.normalise(raw))
     torch.testing.assert_close(asked[0]["goal"], policy.latent.normalise(raw[:, 0]))
+
+
+def test_a_model_may_look_at_more_frames_than_the_policy_that_proposes_but_not_at_fewer() -> None:
+    policy, generator = make_policy(), torch.Generator().manual_seed(0)
+    z, goals = torch.randn(2, 3, 2, 4, generator=generator), torch.randn(2, 1, 2, 4, generator=generator)
+    newest = proposals_of(policy, model_like(policy), z[:, 1:], goals, (0, 1))
+    assert torch.equal(proposals_of(policy, model_like(policy, frames=3), z, goals, (0, 1)), newest)
+    with pytest.raises(UserError, match="looks at 2 frames and the world model at 1"):
+        policy_proposer(policy, model_like(policy, frames=1), num_samples=2)
 
 
 def test_a_problem_that_the_policy_cannot_answer_has_no_proposals() -> None:
