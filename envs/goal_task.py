@@ -346,16 +346,18 @@ class GoalTask(gym.Env[dict[str, Any], NDArray[np.float32]], abc.ABC):
         """
         return np.array([self._distance_m(data) for data in self._branch(actions)])
 
-    def imagine(self, actions: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def imagine(self, actions: NDArray[np.float32], *, last_only: bool = False) -> NDArray[np.uint8]:
         """What the cameras would truly see after each action: a perfect model, for references, never for a planner.
 
         Args:
             actions: float32 [H, A].
+            last_only: Draw what is seen in the end alone, as [1, V, h, w, 3]: most of the time goes into drawing.
 
         Returns:
             uint8 [H, V, h, w, 3]. The environment itself stays as it is.
         """
-        return np.stack([self._pixels(data) for data in self._branch(actions)])
+        final = len(actions) - 1
+        return np.stack([self._pixels(data) for step, data in enumerate(self._branch(actions)) if step == final or not last_only])
 
     def _branch(self, actions: NDArray[np.float32]) -> Iterator[mujoco.MjData]:
         """The states after each action, in a copy of the present; each is overwritten by the next."""

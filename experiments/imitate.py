@@ -44,6 +44,8 @@ class ImitateCommand:
     """Optimiser steps; none given: the preset's."""
     horizon: int | None = None
     """Actions in a chunk; none given: as many as a planner's plan has by default."""
+    context_frames: int | None = None
+    """Observed frames that a chunk starts from; none given: the kind's own number. More show the velocity of a fast arm better."""
     proprio: bool = False
     """Let the policy also see proprioception, which planners do not."""
     fraction: float = 1.0
@@ -63,7 +65,7 @@ class ImitateCommand:
 
     def __post_init__(self) -> None:
         """Checks every field."""
-        for name in ("steps", "horizon"):
+        for name in ("steps", "horizon", "context_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; must be at least 1")
@@ -150,9 +152,8 @@ def training_config(config: ImitateCommand) -> PolicyTrainConfig:
     training = config_for(config.policy, debug=config.preset == "debug", seed=config.seed, proprio=config.proprio)
     if config.steps is not None:
         training = dataclasses.replace(training, steps=config.steps)
-    if config.horizon is not None:
-        training = dataclasses.replace(training, network=dataclasses.replace(training.network, horizon=config.horizon))
-    return training
+    given = {name: value for name in ("horizon", "context_frames") if (value := getattr(config, name)) is not None}
+    return dataclasses.replace(training, network=dataclasses.replace(training.network, **given))
 
 
 def _description(

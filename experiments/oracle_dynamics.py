@@ -22,7 +22,7 @@ from goalward import UserError
 from goalward.experiments.broken_dynamics import Persistence
 from goalward.experiments.evaluation import EpisodeStart, Method, Policy
 from goalward.experiments.planning import ControllerPolicy, action_set_for, latent_energies
-from goalward.planners.objectives import Objective, Outcome
+from goalward.planners.objectives import LatentDistance, Objective, Outcome
 
 _FRAMES_PER_CALL = 64
 
@@ -30,14 +30,15 @@ _FRAMES_PER_CALL = 64
 class TrueDynamics:
     """A world model whose predictions are true: it asks the simulator. Everything else is the learned model's."""
 
-    def __init__(self, model: Any, env: Any) -> None:
+    def __init__(self, model: Any, env: Any, *, last_only: bool = False) -> None:
         """Borrows both.
 
         Args:
             model: a learned world model; its encoder and its normalisation are used.
             env: the environment in which the episode runs, with a method `imagine`.
+            last_only: predict the last frame of a plan alone, and NaN before it: for objectives that look at no other.
         """
-        self._model, self._env = model, env
+        self._model, self._env, self._last_only = model, env, last_only
         self.calibration = None
 
     def __getattr__(self, name: str) -> Any:
@@ -56,10 +57,12 @@ class TrueDynamics:
             raise UserError("planner: the simulator has no gradients; choose one that only samples: random, cem, icem, mppi, cma_es")
         S, H = actions_BSHA.shape[1:3]
         actions_SHA = actions_BSHA[0].detach().cpu().numpy()
-        frames = np.concatenate([self._env.unwrapped.imagine(actions_HA) for actions_HA in actions_SHA])
+        frames = np.concatenate([self._env.unwrapped.imagine(actions_HA, last_only=self._last_only) for actions_HA in actions_SHA])
         parts = [self._model.encode(torch.from_numpy(frames[i : i + _FRAMES_PER_CALL])) for i in range(0, len(frames), _FRAMES_PER_CALL)]
         z = torch.cat(parts)
-        return z.reshape(1, S, H, *z.shape[1:])
+        z_1SHND = z.reshape(1, S, -1, *z.shape[1:])
+        unseen = z_1SHND.new_full((1, S, H - z_1SHND.shape[2], *z.shape[1:]), float("nan"))
+        return torch.cat([unseen, z_1SHND], dim=2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -84,9 +87,17 @@ def true_distance(env: Any) -> Objective:
 
 
 def oracle_dynamics_method(
-    env: Any, model: Any, planner: str, config: Any, *, horizon: int | None = None, objective: Objective | None = None
+    env: Any,
+    model: Any,
+    planner: str,
+    config: Any,
+    *,
+    horizon: int | None = None,
+    objective: Objective | None = None,
+    execute_steps: int = 1,
+    proposer: Any = None,
 ) -> Method:
-    """Makes the method.
+    """Makes the method. Delays are not looked for: the simulator cannot be asked about the past.
 
     Args:
         env: the environment that the episodes will run in.
@@ -94,20 +105,26 @@ def oracle_dynamics_method(
         planner: registered name of a planner that only samples.
         config: the planner's configuration.
         horizon: actions in a plan; None for the controller's default.
-        objective: None: what planners always minimise; `true_distance(env)`; or any other.
+        objective: None: what the model's planner minimises; `true_distance(env)`; or any other.
+        execute_steps: actions executed from each plan.
+        proposer: offers action sequences to look at first, as it does to the planner that this one is compared with.
     """
+    advice = getattr(model, "planning", None)
+    if objective is None and advice is not None:
+        objective = Objective(terms=(LatentDistance(step_weights=advice.step_weights),))
     options: dict[str, Any] = {"horizon": horizon, "objective": objective}
     options = {name: value for name, value in options.items() if value is not None}
     blind = objective is not None and all(isinstance(term, TrueDistance) for term in objective.terms)
     # Frames that nobody looks at need not be drawn.
-    judged = Persistence(model) if blind else TrueDynamics(model, env)
+    last_only = objective is not None and all(isinstance(term, LatentDistance) and term.step_weights == "last" for term in objective.terms)
+    judged = Persistence(model) if blind else TrueDynamics(model, env, last_only=last_only)
 
     def begin(start: EpisodeStart) -> Policy:
         from goalward.planners.control.controller import make_controller
 
         controller = make_controller(
             judged, start.goal_pixels, planner=planner, planner_config=config, action_set=action_set_for(model, start.info),
-            seed=start.seed, **options,
+            seed=start.seed, execute_steps=execute_steps, max_delay_steps=0, proposer=proposer, **options,
         )  # fmt: skip
         return ControllerPolicy(controller)
 

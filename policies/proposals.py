@@ -1,6 +1,11 @@
 """A policy as a planner's source of proposals: the search starts where imitation ends.
 
-latents, in the units of the policy -- policy.chunk --> action sequences, which the planner projects and prices like all others
+    chunk        latents, in the units of the policy -- policy.chunk --> action sequences
+    closed loop  the same, but the policy acts in the world that the model predicts: chunk, first action, predicted frame, chunk, ...
+                 (TD-MPC's policy trajectories, Hansen et al. 2022, arXiv 2203.04955, section 3.1)
+
+The planner projects and prices them like all others. A chunk says what to do without looking; where actions hang on speeds, as torques
+do, the closed loop corrects itself at every imagined step, and may be longer than a chunk.
 """
 
 from __future__ import annotations
@@ -43,10 +48,10 @@ def advised_proposer(model: Any) -> Proposer | None:
     if planning is None or not planning.proposals:
         return None
     policy = load_policy(model.folder / planning.proposals, device=model.device, encoder=model.encoder)
-    return policy_proposer(policy, model, num_samples=planning.num_proposals)
+    return policy_proposer(policy, model, num_samples=planning.num_proposals, closed_loop=planning.closed_loop)
 
 
-def policy_proposer(policy: LatentPolicy, model: Any, *, num_samples: int) -> Proposer:
+def policy_proposer(policy: LatentPolicy, model: Any, *, num_samples: int, closed_loop: bool = False) -> Proposer:
     """A policy as a planner's source of proposals (`make_controller(proposer=...)`).
 
     Every problem is asked for by itself, with a generator of its own seed and step: the proposals do not depend on the batch. Where the
@@ -56,6 +61,7 @@ def policy_proposer(policy: LatentPolicy, model: Any, *, num_samples: int) -> Pr
         policy: without proprioception, which planners do not hand on.
         model: the world model of the same encoder.
         num_samples: proposals per goal.
+        closed_loop: let the policy act in the model's imagination, rather than propose its chunks as they are.
 
     Raises:
         UserError: they do not fit one another.
@@ -76,19 +82,36 @@ def policy_proposer(policy: LatentPolicy, model: Any, *, num_samples: int) -> Pr
         """The same latents in the units of the policy: equal, to rounding, where both were trained on the same episodes."""
         return policy.latent.normalise(model.denormalise(z).to(policy.device))
 
+    def chunks(z_1TND: Tensor, z_goal_1ND: Tensor, generator: torch.Generator, horizon: int) -> Tensor:
+        chunk_1SHA = policy.chunk(translated(z_1TND), translated(z_goal_1ND), generator=generator, num_samples=num_samples)[:, :, :horizon]
+        # A plan longer than a chunk goes on as the chunk ends.
+        return torch.cat([chunk_1SHA, chunk_1SHA[:, :, -1:].expand(-1, -1, horizon - chunk_1SHA.shape[2], -1)], dim=2)
+
+    def rolled_out(z_1TND: Tensor, z_goal_1ND: Tensor, generator: torch.Generator, horizon: int) -> Tensor:
+        past = list(z_1TND.expand(num_samples, -1, -1, -1).unbind(1))
+        goal_SND = translated(z_goal_1ND).expand(num_samples, -1, -1)
+
+        def act(predicted: list[Tensor]) -> Tensor:
+            seen_STND = torch.stack([*past, *predicted][-frames:], dim=1)
+            first_SPA = policy.chunk(translated(seen_STND), goal_SND, generator=generator, num_samples=min(num_samples, 2))[:, :, 0]
+            # The first proposal is the policy's most typical way, the others are drawn at every step.
+            return torch.cat([first_SPA[:1, 0], first_SPA[1:, -1]])
+
+        actions_1SHA, _ = model.imagine(model.prime(z_1TND), act, horizon)
+        return actions_1SHA  # type: ignore[no-any-return]
+
     def propose(z_BTND: Tensor, z_goal_BGND: Tensor, state: SeededState, horizon: int) -> Tensor:
         proposals = []
         for b, source in enumerate(map(_generator, state.seeds, state.steps)):
             for z_goal_ND in z_goal_BGND[b]:
                 try:
-                    chunk_1SHA = policy.chunk(
-                        translated(z_BTND[b : b + 1, -frames:]), translated(z_goal_ND[None]), generator=source, num_samples=num_samples
-                    )[:, :, :horizon]
+                    if closed_loop:
+                        made_1SHA = rolled_out(z_BTND[b : b + 1], z_goal_ND[None], source, horizon)
+                    else:
+                        made_1SHA = chunks(z_BTND[b : b + 1, -frames:], z_goal_ND[None], source, horizon)
                 except PolicyFault:
-                    chunk_1SHA = torch.full((1, num_samples, horizon, len(policy.action_names)), float("nan"), device=policy.device)
-                # A plan longer than a chunk goes on as the chunk ends.
-                rest_1SHA = chunk_1SHA[:, :, -1:].expand(-1, -1, horizon - chunk_1SHA.shape[2], -1)
-                proposals.append(torch.cat([chunk_1SHA, rest_1SHA], dim=2))
+                    made_1SHA = torch.full((1, num_samples, horizon, len(policy.action_names)), float("nan"), device=policy.device)
+                proposals.append(made_1SHA)
         return torch.cat(proposals).reshape(len(z_BTND), -1, horizon, len(policy.action_names)).to(z_BTND.device)
 
     return propose

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,40 @@ class WorldModel:
             return self._rolled(context, actions_BSHA, tokens, layers)
         rolled = [self._rolled(context.take(part), actions_BSHA[part], tokens, layers) for part in parts]
         return torch.cat(rolled)[: context.num_problems]
+
+    @torch.no_grad()
+    def imagine(self, context: PredictorContext, act: Callable[[list[Tensor]], Tensor], horizon: int) -> tuple[Tensor, Tensor]:
+        """Rolls forward a policy that decides each action from what has been predicted so far: a closed loop in imagination.
+
+        Args:
+            context: From `prime`, of one problem.
+            act: Gives the next action of each candidate, [S, A], physical units, from the frames predicted so far, each z_SND, the oldest
+                first; of none at all, the first action. S is what it says at first.
+            horizon: H.
+
+        Returns:
+            The actions [1, S, H, A], physical units, and the predictions z_1SHND, normalised, both float32.
+
+        Raises:
+            UserError: Another number of problems, or actions of another shape.
+        """
+        if context.num_problems != 1:
+            raise UserError(f"context: {context.num_problems} problems; imagine one at a time, so that no problem depends on others")
+        frames: list[Tensor] = []
+        actions: list[Tensor] = []
+        while len(frames) < horizon:
+            action_SA = act(frames).to(self.device, torch.float32)
+            if action_SA.ndim != 2 or action_SA.shape[1] != len(self.action_names) or (actions and action_SA.shape != actions[0].shape):
+                raise UserError(f"act: gave actions of shape {list(action_SA.shape)}; must be [S, {len(self.action_names)}] at every step")
+            actions.append(action_SA)
+            normalised_1SA = self._action.normalise(action_SA)[None]
+            if not frames:
+                rollout, z_1SND = self._predictor.start(context, normalised_1SA[:, :, None]), context.z_BND[:, None]
+            else:
+                rollout.steer(normalised_1SA)
+            z_1SND = rollout.step(z_1SND)
+            frames.append(z_1SND[0])
+        return torch.stack(actions, dim=1)[None], torch.stack(frames, dim=1)[None]
 
     def _rolled(self, context: PredictorContext, actions_BSHA: Tensor, tokens: Tensor | None, layers: int | None) -> Tensor:
         few = actions_BSHA.shape[1] < _WORTH_COMPILING

@@ -17,9 +17,9 @@ from goalward.wm.checkpoint import build_strictly
 PLANNING_JSON = "planning.json"
 FORMAT = "goalward-planning"
 _MAX_BYTES = 2**16
-_WITHOUT = {"proposals": "", "num_proposals": 4}
+_WITHOUT = {"proposals": "", "num_proposals": 4, "closed_loop": False}
 """What need not be said."""
-_STEP_WEIGHTS = ("last", "uniform", "linear")
+_STEP_WEIGHTS = ("last", "uniform", "linear", "quartic")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +33,13 @@ class PlanningDefaults:
     horizon: int
     """Actions in a plan."""
     step_weights: str
-    """Which predicted frames the latent distance counts: last, uniform or linear."""
+    """Which predicted frames the latent distance counts: last, uniform, linear or quartic."""
     proposals: str
     """Folder of a policy, beside this file, whose chunks the search looks at first; empty: none."""
     num_proposals: int
     """Chunks that are looked at, where there are any."""
+    closed_loop: bool
+    """Whether proposals are the policy's closed loop in the model's imagination, rather than its chunks."""
     chosen_on: str
     """A sentence: what these settings were chosen on."""
 

@@ -233,10 +233,12 @@ class LatentPredictor(nn.Module):
 
     def start(self, context: PredictorContext, actions_BSHA: Tensor, *, tokens: Tensor | None = None, layers: int | None = None) -> Rollout:
         """Begins a rollout that is stepped by hand, for instance to feed it true frames in training; see `rollout`."""
-        B, S, H, _ = actions_BSHA.shape
+        return Rollout(self, context, self.modulation(actions_BSHA), tokens=tokens, layers=layers)
+
+    def modulation(self, actions_BSHA: Tensor) -> Tensor:
+        """What actions make of the layers: scale, shift and gate [B, S, H, depth, 3, 1, W]."""
         hidden = F.silu(F.linear(actions_BSHA.to(self.project.dtype), self.action_in, self.action_in_bias))
-        modulation = F.linear(hidden, self.modulate, self.modulate_bias).reshape(B, S, H, self.config.depth, 3, 1, -1)
-        return Rollout(self, context, modulation, tokens=tokens, layers=layers)
+        return F.linear(hidden, self.modulate, self.modulate_bias).reshape(*actions_BSHA.shape[:3], self.config.depth, 3, 1, -1)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -83,6 +83,14 @@ class Rollout:
         self._caches = [KeyValueCache(k, v, num_candidates) for k, v in pairs]
         self._time = 0
 
+    def steer(self, actions_BSA: Tensor) -> None:
+        """Adds one more action to those that the rollout was started with: for whoever decides it from the frames predicted so far.
+
+        Args:
+            actions_BSA: Normalised.
+        """
+        self._modulation = torch.cat([self._modulation, self._predictor.modulation(actions_BSA[:, :, None])], dim=2)
+
     def step(self, z_BSND: Tensor) -> Tensor:
         """Predicts the frame after `z_BSND` under the next action.
 

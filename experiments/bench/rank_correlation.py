@@ -29,7 +29,7 @@ from goalward import UserError
 from goalward.planners.objectives import Outcome
 
 METRICS = ("l2", "l1", "cosine")
-STEP_WEIGHTS = ("last", "uniform", "linear")
+STEP_WEIGHTS = ("last", "uniform", "linear", "quartic")
 NEAR_M = 0.05
 KINDS = ("random", "elites", "last")
 

@@ -107,18 +107,22 @@ def _planner(spec: MethodSpec, model: Any, env: Any) -> Method:
     from goalward.experiments.oracle_dynamics import oracle_dynamics_method
     from goalward.experiments.planning import ADVISED, chosen_planner, planner_method
     from goalward.policies import load_policy
-    from goalward.policies.proposals import policy_proposer
+    from goalward.policies.proposals import advised_proposer, policy_proposer
 
     planner, config = chosen_planner(
         model, spec.planner or None, num_samples=spec.num_samples or None, num_iterations=spec.num_iterations or None
     )
     horizon = spec.horizon or None
     objective = _objective(spec, model, env)
-    if spec.dynamics == "true":
-        return oracle_dynamics_method(env, model, planner, config, horizon=horizon, objective=objective)
     proposer: Any = None if spec.proposals == "none" else ADVISED
     if spec.proposals not in ("", "none"):
-        proposer = policy_proposer(load_policy(_present(spec.proposals)), model, num_samples=spec.num_proposals)
+        policy = load_policy(_present(spec.proposals))
+        proposer = policy_proposer(policy, model, num_samples=spec.num_proposals, closed_loop=spec.closed_loop)
+    if spec.dynamics == "true":
+        return oracle_dynamics_method(
+            env, model, planner, config, horizon=horizon, objective=objective, execute_steps=spec.execute_steps,
+            proposer=advised_proposer(model) if proposer is ADVISED else proposer,
+        )  # fmt: skip
     broken = {"persistence": Persistence, "shuffled": ShuffledActions}.get(spec.dynamics)
     made: Method = planner_method(
         model if broken is None else broken(model), planner, config, horizon=horizon, execute_steps=spec.execute_steps,
@@ -138,7 +142,8 @@ def _objective(spec: MethodSpec, model: Any, env: Any) -> Any:
     from goalward.planners.objectives import LatentDistance, Objective
 
     if spec.objective == "latent":
-        return Objective(terms=(LatentDistance(step_weights="uniform"),))
+        weights: Any = spec.step_weights
+        return Objective(terms=(LatentDistance(step_weights=weights),))
     if spec.objective == "probe":
         from goalward.experiments.readout import ReadoutDistance, task_readout
 

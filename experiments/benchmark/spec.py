@@ -23,6 +23,7 @@ FORMAT = "goalward-benchmark"
 _MAX_BYTES = 2**20
 KINDS = ("hold", "random", "oracle", "planner", "policy")
 DYNAMICS = ("learned", "true", "persistence", "shuffled")
+STEP_WEIGHTS = ("last", "uniform", "linear", "quartic")
 OBJECTIVES = ("advised", "latent", "state", "probe", "pixels")
 
 
@@ -51,7 +52,11 @@ class MethodSpec:
     proposals: str = ""
     """Policy whose chunks the planner looks at first, named like `weights`; none given: what the model advises; `none`: none at all."""
     num_proposals: int = 4
-    """How many chunks, where there are proposals."""
+    """How many, where there are proposals."""
+    closed_loop: bool = False
+    """Proposals named here: the policy's closed loop in the model's imagination, rather than its chunks."""
+    step_weights: str = "uniform"
+    """Which predicted frames the objective `latent` counts: last, uniform, linear or quartic."""
     guidance: float = -1.0
     """Weight of the goal for a policy that has one; negative: the policy's own."""
     data_fraction: float = 1.0
@@ -71,7 +76,7 @@ class MethodSpec:
 
     def __post_init__(self) -> None:
         """Checks every field."""
-        for field, known in (("kind", KINDS), ("dynamics", DYNAMICS), ("objective", OBJECTIVES)):
+        for field, known in (("kind", KINDS), ("dynamics", DYNAMICS), ("objective", OBJECTIVES), ("step_weights", STEP_WEIGHTS)):
             if getattr(self, field) not in known:
                 raise UserError(f"{field} is {getattr(self, field)!r}; choose one of {', '.join(known)}")
         if (self.kind in ("planner", "policy")) != bool(self.weights):
@@ -84,6 +89,8 @@ class MethodSpec:
         ):  # fmt: skip
             if not low <= getattr(self, field) <= high:
                 raise UserError(f"{field} is {getattr(self, field)}; must lie in {low} .. {high}")
+        if self.step_weights != "uniform" and self.objective != "latent":
+            raise UserError(f"step_weights is {self.step_weights!r}; only the objective 'latent' takes it: set objective to 'latent'")
         if self.objective == "state" and self.dynamics != "true":
             raise UserError("objective is 'state'; only true dynamics know the state: set dynamics to 'true'")
 

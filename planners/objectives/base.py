@@ -35,8 +35,10 @@ class Outcome:
     """The present: measured position, last action."""
 
 
-StepWeights = Literal["last", "uniform", "linear"] | tuple[float, ...]
-"""Which steps of the horizon count: the last, all alike, growing linearly, or one weight per step."""
+StepWeights = Literal["last", "uniform", "linear", "quartic"] | tuple[float, ...]
+"""Which steps of the horizon count: the last, all alike, growing linearly or with the fourth power, or one weight per step."""
+NAMED_STEP_WEIGHTS = ("last", "uniform", "linear", "quartic")
+"""Those that have names."""
 
 
 class Term(Protocol):
@@ -83,8 +85,8 @@ def at_least_float32(values: Tensor) -> Tensor:
 def check_step_weights(weights: StepWeights) -> None:
     """Refuses weights that cannot be normalised."""
     if isinstance(weights, str):
-        if weights not in ("last", "uniform", "linear"):
-            raise UserError(f"step_weights: {weights!r} is unknown; choose last, uniform, linear or one number per step")
+        if weights not in NAMED_STEP_WEIGHTS:
+            raise UserError(f"step_weights: {weights!r} is unknown; choose {', '.join(NAMED_STEP_WEIGHTS)} or one number per step")
     elif not weights or not all(math.isfinite(w) and w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
         raise UserError(f"step_weights: {weights} is not allowed; give finite numbers of at least 0, not all 0")
 
@@ -102,6 +104,8 @@ def weights_H(weights: StepWeights, horizon: int) -> list[float]:
             raw = [1.0] * horizon
         case "linear":
             raw = [float(step + 1) for step in range(horizon)]
+        case "quartic":  # nearly the last alone, yet arriving early still pays: for long plans that must first lead away
+            raw = [float(step + 1) ** 4 for step in range(horizon)]
         case _:
             if len(weights) != horizon:
                 raise UserError(f"step_weights: {len(weights)} weights for a horizon of {horizon}; give one per step")

@@ -35,7 +35,8 @@ class LatentDistance:
     metric: Metric = "l2"
     """l2: mean squared difference; l1: mean absolute difference; cosine: one minus the cosine, mean over tokens."""
     step_weights: StepWeights = "last"
-    """Which predicted frames count: the last, all alike, growing linearly, or one weight per step; normalised to sum 1.
+    """Which predicted frames count: the last, all alike, growing linearly or with the fourth power (quartic: nearly the last
+    alone, and yet arriving early pays), or one weight per step; normalised to sum 1.
 
     A `sequence` says itself when each goal counts: it goes with `last` alone.
     """

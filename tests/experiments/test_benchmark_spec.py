@@ -106,3 +106,13 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
         read_spec(path)
     with pytest.raises(UserError, match="none"):
         read_spec(tmp_path / "none.json")
+
+
+def test_step_weights_belong_to_the_latent_objective(tmp_path: Path) -> None:
+    planner = {"kind": "planner", "weights": "reach", "step_weights": "quartic"}
+    changed = BODY["methods"] | {"planner": planner | {"objective": "latent"}}
+    assert read_spec(written(tmp_path, methods=changed)).methods["planner"].step_weights == "quartic"
+    with pytest.raises(UserError, match="only the objective 'latent' takes it"):
+        read_spec(written(tmp_path, methods=BODY["methods"] | {"planner": planner}))
+    with pytest.raises(UserError, match="step_weights is 'cubic'; choose one of last"):
+        read_spec(written(tmp_path, methods=BODY["methods"] | {"planner": planner | {"objective": "latent", "step_weights": "cubic"}}))

@@ -12,7 +12,7 @@ import torch
 import goalward
 from goalward import UserError
 from goalward.envs.registry import make_env
-from goalward.experiments.evaluation import run_episode
+from goalward.experiments.evaluation import EpisodeStart, run_episode
 from goalward.experiments.oracle_dynamics import TrueDynamics, oracle_dynamics_method, true_distance
 from goalward.planners.methods.cem import CEMConfig
 
@@ -45,6 +45,27 @@ def test_predictions_are_what_then_happens(env: Any, model: Any) -> None:
     for step in range(2):
         observation, *_ = env.step(actions_BSHA[0, 1, step].numpy())
         assert torch.equal(model.encode(torch.from_numpy(observation["pixels"])[None])[0], z_BSHND[0, 1, step])
+
+
+def test_the_last_frame_alone_is_the_same_frame(env: Any, model: Any) -> None:
+    env.reset(seed=0, options={"goal_index": 0, "split": "validation"})
+    z_BTND, actions_BSHA = torch.zeros(1, 1, 8, 64), actions(num=2, horizon=3)
+    truths = (TrueDynamics(model, env), TrueDynamics(model, env, last_only=True))
+    whole, last = (truth.rollout(truth.prime(z_BTND), actions_BSHA) for truth in truths)
+    assert torch.equal(last[:, :, -1], whole[:, :, -1])
+    assert torch.isnan(last[:, :, :-1]).all(), "nobody may take what was not drawn for a prediction"
+
+
+def test_nothing_is_taken_for_a_delay(env: Any, model: Any) -> None:
+    """Delays are told from predictions of the newest frame; the simulator predicts the next one instead, and holding explains no motion."""
+    method = oracle_dynamics_method(env, model, "cem", TINY, horizon=1)
+    observation, info = env.reset(seed=0, options={"goal_index": 0, "split": "validation"})
+    policy = method.begin(EpisodeStart(goal_pixels=info["goal_pixels"], info=env.unwrapped.spec_info, seed=0))
+    controller = policy.controller  # type: ignore[attr-defined]
+    for _ in range(3):
+        observation, *_ = env.step(policy(observation))
+        assert controller.last_delay_steps == 0
+    assert len(controller.state.delay.sent_KA) == 1, "it is not looked for"
 
 
 def test_looking_ahead_changes_nothing(env: Any, model: Any) -> None:

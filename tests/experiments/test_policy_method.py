@@ -291,6 +291,64 @@ def test_plans_longer_than_a_chunk_go_on_as_it_ends() -> None:
     assert torch.equal(long[:, :, 3:], short[:, :, -1:].expand(-1, -1, 2, -1))
 
 
+class Imagined(SimpleNamespace):
+    """A world model in which the first entry of every token moves by the first action, tenfold, and nothing else happens."""
+
+    def prime(self, z: torch.Tensor) -> torch.Tensor:
+        return z
+
+    def imagine(self, context: torch.Tensor, act: Any, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+        frames: list[torch.Tensor] = []
+        actions: list[torch.Tensor] = []
+        for _ in range(horizon):
+            actions.append(act(frames))
+            z = (frames[-1] if frames else context[0, -1].expand(len(actions[0]), -1, -1)).clone()
+            z[..., 0] += 10 * actions[-1][:, :1]
+            frames.append(z)
+        return torch.stack(actions, 1)[None], torch.stack(frames, 1)[None]
+
+
+def imagined(policy: LatentPolicy, frames: int = 2) -> Imagined:
+    return Imagined(**vars(model_like(policy, frames=frames)))
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_a_closed_loop_looks_again_at_every_imagined_step(monkeypatch, frames: int) -> None:
+    policy, seen = make_policy(), []
+
+    def chunk(z_BTND: torch.Tensor, z_goal_BND: torch.Tensor, *, num_samples: int, **_: Any) -> torch.Tensor:
+        seen.append(z_BTND)
+        # Half of what is left in the first entry, in the model's units; the noisy sample goes the other way.
+        left = 0.05 * (z_goal_BND - z_BTND[:, -1])[:, 0, :1] * policy.latent.scale / 0.5
+        toward = torch.cat([left, 0 * left], dim=1)[:, None, None].expand(-1, 1, 3, -1)
+        return torch.cat([toward, -toward], dim=1)[:, :num_samples]
+
+    monkeypatch.setattr(policy, "chunk", chunk)
+    model = imagined(policy, frames)
+    z, goal = torch.zeros(1, frames, 2, 4), torch.ones(1, 1, 2, 4)
+    proposals = policy_proposer(policy, model, num_samples=3, closed_loop=True)(z, goal, PlannerState.initial((0,)), 5)
+    assert proposals.shape == (1, 3, 5, 2)
+    assert all(len(z_BTND) == 3 and z_BTND.shape[1] == 2 for z_BTND in seen)
+    # It closes in on the goal by halves, as nobody could who looked once; the others, steered away, run away.
+    torch.testing.assert_close(proposals[0, 0, :, 0], 0.05 * 0.5 ** torch.arange(5.0))
+    assert (proposals[0, 1:, :, 0].diff(dim=1) < 0).all()
+    single = policy_proposer(policy, model, num_samples=1, closed_loop=True)(z, goal, PlannerState.initial((0,)), 5)
+    torch.testing.assert_close(single[0, 0], proposals[0, 0])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_closed_loops_do_not_depend_on_the_batch(kind: str) -> None:
+    policy, generator = make_policy(kind), torch.Generator().manual_seed(0)
+    z, goals = torch.randn(3, 2, 2, 4, generator=generator), torch.randn(3, 1, 2, 4, generator=generator)
+    propose = policy_proposer(policy, imagined(policy), num_samples=4, closed_loop=True)
+    together = propose(z, goals, PlannerState.initial((7, 8, 9)), 5)
+    assert torch.isfinite(together).all()
+    for b, seed in enumerate((7, 8, 9)):
+        assert torch.equal(together[b : b + 1], propose(z[b : b + 1], goals[b : b + 1], PlannerState.initial((seed,)), 5))
+    z[1, 1, 0, 0] = float("nan")
+    assert torch.isnan(propose(z, goals, PlannerState.initial((7, 8, 9)), 5)).flatten(1).all(1).tolist() == [False, True, False]
+
+
 def test_proposals_do_not_share_the_noise_of_the_search(monkeypatch) -> None:
     policy = make_policy("flow")
     drawn: list[torch.Tensor] = []

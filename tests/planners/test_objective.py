@@ -41,7 +41,13 @@ def test_metrics_are_the_formulas_they_name() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "normalised"),
-    [("last", [0, 0, 1]), ("uniform", [1 / 3] * 3), ("linear", [1 / 6, 2 / 6, 3 / 6]), ((0.0, 3.0, 1.0), [0, 0.75, 0.25])],
+    [
+        ("last", [0, 0, 1]),
+        ("uniform", [1 / 3] * 3),
+        ("linear", [1 / 6, 2 / 6, 3 / 6]),
+        ("quartic", [1 / 98, 16 / 98, 81 / 98]),
+        ((0.0, 3.0, 1.0), [0, 0.75, 0.25]),
+    ],
 )
 def test_path_costs_are_weighted_means_over_the_steps(weights, normalised) -> None:
     z, goal, actions = tensors()

@@ -19,7 +19,7 @@ BODY = '"format": "goalward-planning", "planner": "cem", "settings": {}, "horizo
 
 def advice(**changes: Any) -> PlanningDefaults:
     values: dict[str, Any] = {"planner": "cem", "settings": {}, "horizon": 3, "step_weights": "uniform", "chosen_on": "a test"}
-    return PlanningDefaults(**(values | {"proposals": "", "num_proposals": 4} | changes))
+    return PlanningDefaults(**(values | {"proposals": "", "num_proposals": 4, "closed_loop": False} | changes))
 
 
 def test_a_model_need_not_advise_any(tmp_path: Path) -> None:
@@ -30,12 +30,12 @@ def test_a_model_need_not_advise_any(tmp_path: Path) -> None:
 
 
 def test_a_folder_beside_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "planning.json").write_text("{" + BODY + ', "proposals": "policy", "num_proposals": 7}')
+    (tmp_path / "planning.json").write_text("{" + BODY + ', "proposals": "policy", "num_proposals": 7, "closed_loop": true}')
     asked: list[Any] = []
     monkeypatch.setattr(proposals, "load_policy", lambda folder, device, encoder: asked.append((folder, encoder)) or "policy")
-    monkeypatch.setattr(proposals, "policy_proposer", lambda policy, model, *, num_samples: (policy, num_samples))
+    monkeypatch.setattr(proposals, "policy_proposer", lambda policy, model, **options: (policy, options))
     model = SimpleNamespace(planning=read_planning(tmp_path), folder=tmp_path, device=torch.device("cpu"), encoder="shared")
-    assert proposals.advised_proposer(model) == ("policy", 7)
+    assert proposals.advised_proposer(model) == ("policy", {"num_samples": 7, "closed_loop": True})
     assert asked == [(tmp_path / "policy", "shared")]
 
 

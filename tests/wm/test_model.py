@@ -100,6 +100,31 @@ def test_rollouts_carry_gradients_to_the_actions_only(model) -> None:
     assert not any(p.requires_grad for p in model._predictor.parameters())
 
 
+def test_what_is_imagined_is_what_a_rollout_of_the_same_actions_predicts(model) -> None:
+    context, shown = model.prime(model.encode(pixels(2))[None]), []
+
+    def act(frames: list[torch.Tensor]) -> torch.Tensor:
+        shown.append(len(frames))
+        # A feedback of the newest frame: it cannot be said in advance.
+        newest = frames[-1].mean((1, 2)) if frames else torch.zeros(3)
+        return 0.03 * torch.stack([torch.sin(50 * newest + torch.arange(3)), torch.cos(50 * newest)], dim=1)
+
+    actions, z = model.imagine(context, act, 4)
+    assert actions.shape == (1, 3, 4, 2)
+    assert shown == [0, 1, 2, 3]
+    torch.testing.assert_close(z, model.rollout(context, actions))
+
+
+def test_imagination_refuses_more_problems_and_other_actions(model) -> None:
+    z = model.encode(pixels(2))[None]
+    with pytest.raises(UserError, match="2 problems; imagine one"):
+        model.imagine(model.prime(z.expand(2, -1, -1, -1)), lambda frames: torch.zeros(1, 2), 2)
+    with pytest.raises(UserError, match=r"shape \[1, 3\]; must be \[S, 2\]"):
+        model.imagine(model.prime(z), lambda frames: torch.zeros(1, 3), 2)
+    with pytest.raises(UserError, match="at every step"):
+        model.imagine(model.prime(z), lambda frames: torch.zeros(1 + len(frames), 2), 2)
+
+
 def test_bfloat16_inside_gives_float32_outside(signature, encoder, model) -> None:
     rough = WorldModel(describe(signature, encoder), trained(encoder), MEAN, encoder, dtype=torch.bfloat16)
     z = model.encode(pixels(2))[None]
