@@ -40,6 +40,9 @@ ENCODERS: dict[str, EncoderEntry] = {
     "goalward-small-push": _shipped(
         _WEIGHTS / "encoder-small-push", "the same, reweighed for push, so that the puck counts beside the arm (`goalward reweigh`)"
     ),
+    "goalward-small-reacher": _shipped(
+        _WEIGHTS / "encoder-small-reacher", "the same, its directions evened out for reacher (`goalward reweigh --power 0`)"
+    ),
     "goalward-plane": _shipped(_WEIGHTS / "encoder-plane", "the same network, pretrained on video of wall and reacher, seen from above"),
     "pixels": EncoderEntry(
         make=lambda device: PixelEncoder(device=device),
