@@ -23,6 +23,7 @@ from goalward.experiments.broken_dynamics import Persistence
 from goalward.experiments.evaluation import EpisodeStart, Method, Policy
 from goalward.experiments.planning import ControllerPolicy, action_set_for, latent_energies
 from goalward.planners.objectives import LatentDistance, Objective, Outcome
+from goalward.planners.objectives.base import StepWeights, weights_H
 
 _FRAMES_PER_CALL = 64
 
@@ -67,23 +68,26 @@ class TrueDynamics:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TrueDistance:
-    """The true distance to the goal, averaged along the way, in metres: an objective that nobody has on a real robot."""
+    """The true distance to the goal along the way, in metres: an objective that nobody has on a real robot."""
 
     env: Any
     """The environment in which the episode runs."""
+    step_weights: StepWeights = "uniform"
+    """Which steps count, as in `LatentDistance`."""
     weight: float = 1.0
     """Factor in the sum of terms."""
 
     def cost(self, outcome: Outcome) -> Tensor:
-        """Mean distance [1, S]."""
+        """Weighted mean distance [1, S]."""
         actions_SHA = outcome.actions_BSHA[0].detach().cpu().numpy()
-        distances = [float(self.env.unwrapped.foresee(actions_HA).mean()) for actions_HA in actions_SHA]
+        weights = np.array(weights_H(self.step_weights, actions_SHA.shape[1]))
+        distances = [float(self.env.unwrapped.foresee(actions_HA) @ weights) for actions_HA in actions_SHA]
         return torch.tensor([distances], dtype=torch.float32, device=outcome.actions_BSHA.device)
 
 
-def true_distance(env: Any) -> Objective:
+def true_distance(env: Any, step_weights: StepWeights = "uniform") -> Objective:
     """The true distance as a planner's objective."""
-    return Objective(terms=(TrueDistance(env=env),))
+    return Objective(terms=(TrueDistance(env=env, step_weights=step_weights),))
 
 
 def oracle_dynamics_method(
@@ -116,7 +120,7 @@ def oracle_dynamics_method(
     options = {name: value for name, value in options.items() if value is not None}
     blind = objective is not None and all(isinstance(term, TrueDistance) for term in objective.terms)
     # Frames that nobody looks at need not be drawn.
-    last_only = objective is not None and all(isinstance(term, LatentDistance) and term.step_weights == "last" for term in objective.terms)
+    last_only = objective is not None and all(getattr(term, "step_weights", None) == "last" for term in objective.terms)
     judged = Persistence(model) if blind else TrueDynamics(model, env, last_only=last_only)
 
     def begin(start: EpisodeStart) -> Policy:

@@ -3,7 +3,7 @@
 The read-out is fitted to true positions, which a robot does not have.
 
     frames of random states -- encoder --> z -- ridge regression --> where the thing is that has to get to the goal
-    cost = | read(z_predicted) - read(z_goal) |, averaged along the way
+    cost = | read(z_predicted) - read(z_goal) |, along the way as the latent distance that it stands in for
 
 What planning with it gains over the latent distance is lost in the objective; what it still lacks of the true distance, in perception.
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from goalward.planners.objectives import Outcome
+from goalward.planners.objectives.base import StepWeights, weights_H
 from goalward.wm.probe import LinearReadout, fit_readout
 
 _NUM_EPISODES = 400
@@ -28,19 +29,23 @@ _FIRST_SEED = 900_000
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ReadoutDistance:
-    """Mean distance, metres, along the horizon; of several goals the nearest counts."""
+    """Weighted mean distance, metres, along the horizon; of several goals the nearest counts."""
 
     readout: LinearReadout
     """From flattened latents [N * D] to a position [3]."""
+    step_weights: StepWeights = "uniform"
+    """Which predicted frames count, as in `LatentDistance`; those of no weight are not looked at."""
     weight: float = 1.0
     """Factor in the sum of terms."""
 
     def cost(self, outcome: Outcome) -> Tensor:
-        """Mean distance [B, S]."""
-        at_BSH3 = self.readout.read(outcome.z_BSHND.flatten(-2))
+        """Weighted mean distance [B, S]."""
+        weights = torch.tensor(weights_H(self.step_weights, outcome.z_BSHND.shape[2]), dtype=torch.float64)
+        counted = weights > 0
+        at_BSH3 = self.readout.read(outcome.z_BSHND[:, :, counted].flatten(-2))
         goal_BG3 = self.readout.read(outcome.z_goal_BGND.flatten(-2))
         distance_BSHG = (at_BSH3[:, :, :, None] - goal_BG3[:, None, None]).norm(dim=-1)
-        cost_BS: Tensor = distance_BSHG.amin(-1).mean(-1).float()
+        cost_BS: Tensor = (distance_BSHG.amin(-1) @ weights[counted].to(distance_BSHG)).float()
         return cost_BS
 
 

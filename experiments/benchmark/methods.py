@@ -132,13 +132,15 @@ def _planner(spec: MethodSpec, model: Any, env: Any) -> Method:
 
 
 def _objective(spec: MethodSpec, model: Any, env: Any) -> Any:
-    """None: as the model advises."""
+    """None: as the model advises; what stands in for the latent distance counts the same steps."""
     if spec.objective == "advised":
         return None
+    planning = getattr(model, "planning", None)
+    advised: Any = "uniform" if planning is None else planning.step_weights
     if spec.objective == "state":
         from goalward.experiments.oracle_dynamics import true_distance
 
-        return true_distance(env)
+        return true_distance(env, advised)
     from goalward.planners.objectives import LatentDistance, Objective
 
     if spec.objective == "latent":
@@ -147,7 +149,7 @@ def _objective(spec: MethodSpec, model: Any, env: Any) -> Any:
     if spec.objective == "probe":
         from goalward.experiments.readout import ReadoutDistance, task_readout
 
-        return Objective(terms=(ReadoutDistance(readout=task_readout(model, env)),))
+        return Objective(terms=(ReadoutDistance(readout=task_readout(model, env), step_weights=advised),))
     from goalward.planners.objectives.decoded import DecodedDistance
 
     return Objective(terms=(DecodedDistance(model=model, step_weights="uniform"),))

@@ -13,8 +13,11 @@ import goalward
 from goalward import UserError
 from goalward.envs.registry import make_env
 from goalward.experiments.evaluation import EpisodeStart, run_episode
-from goalward.experiments.oracle_dynamics import TrueDynamics, oracle_dynamics_method, true_distance
+from goalward.experiments.oracle_dynamics import TrueDistance, TrueDynamics, oracle_dynamics_method, true_distance
+from goalward.experiments.readout import ReadoutDistance
+from goalward.planners.actions import Situation
 from goalward.planners.methods.cem import CEMConfig
+from goalward.planners.objectives import Outcome
 
 TINY = CEMConfig(num_samples=6, num_iterations=1, num_elites=2, num_kept_elites=1)
 
@@ -54,6 +57,37 @@ def test_the_last_frame_alone_is_the_same_frame(env: Any, model: Any) -> None:
     whole, last = (truth.rollout(truth.prime(z_BTND), actions_BSHA) for truth in truths)
     assert torch.equal(last[:, :, -1], whole[:, :, -1])
     assert torch.isnan(last[:, :, :-1]).all(), "nobody may take what was not drawn for a prediction"
+
+
+def outcome_of(model: Any, env: Any, actions_BSHA: torch.Tensor, goal_pixels: np.ndarray, *, last_only: bool) -> Outcome:
+    truth = TrueDynamics(model, env, last_only=last_only)
+    z_goal_BGND = model.encode(torch.from_numpy(goal_pixels)[None])[:, None]
+    return Outcome(
+        z_BSHND=truth.rollout(truth.prime(z_goal_BGND), actions_BSHA), z_goal_BGND=z_goal_BGND, actions_BSHA=actions_BSHA,
+        unit_A=torch.full((3,), 0.05), situation=Situation(),
+    )  # fmt: skip
+
+
+def test_what_stands_in_for_the_latent_distance_counts_the_same_steps(env: Any, model: Any) -> None:
+    _, info = env.reset(seed=0, options={"goal_index": 0, "split": "validation"})
+    actions_BSHA = actions(num=2, horizon=3)
+    whole, last = (outcome_of(model, env, actions_BSHA, info["goal_pixels"], last_only=only) for only in (False, True))
+    metres = torch.from_numpy(np.stack([env.unwrapped.foresee(actions_HA) for actions_HA in actions_BSHA[0].numpy()])).float()
+    torch.testing.assert_close(TrueDistance(env=env).cost(whole)[0], metres.mean(1))
+    torch.testing.assert_close(TrueDistance(env=env, step_weights="last").cost(last)[0], metres[:, -1])
+
+    class Sum:
+        def read(self, z: torch.Tensor) -> torch.Tensor:
+            return z[..., :3].double()
+
+    goal, seen = last.z_goal_BGND[0, 0].flatten()[:3], whole.z_BSHND[0].flatten(-2)[..., :3]
+    for step_weights, outcome, wanted in (
+        ("uniform", whole, (seen - goal).norm(dim=-1).mean(1)),
+        ("last", last, (seen - goal).norm(dim=-1)[:, -1]),
+    ):
+        readout: Any = Sum()
+        cost = ReadoutDistance(readout=readout, step_weights=step_weights).cost(outcome)  # type: ignore[arg-type]
+        torch.testing.assert_close(cost[0], wanted)
 
 
 def test_nothing_is_taken_for_a_delay(env: Any, model: Any) -> None:
