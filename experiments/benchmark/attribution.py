@@ -6,6 +6,7 @@
     true dynamics, latent distance               - objective   what the metric makes of it
     learned dynamics, latent distance            - model       what predictions lose: this is the planner that is evaluated
 
+All four have the same budget, where the benchmark holds a planner of the budget that the swaps have: `success` is then of that one.
 Differences of success rates, which may be negative: a part that errs can help, as when the latent distance also counts the arm, and so
 leads a hand to the object that the true distance of the object alone does not mention.
 """
@@ -33,7 +34,9 @@ def attributions(spec: BenchmarkSpec, rates: Mapping[tuple[str, str, str], float
     if base.kind != "planner":
         return []
     oracle = next((name for name, method in spec.methods.items() if method.kind == "oracle"), None)
-    swaps = [(part, _named(spec, base, dynamics, objective)) for part, dynamics, objective in CHAIN]
+    swaps = [(part, _named(spec, base, dynamics, objective)) for part, dynamics, objective in CHAIN[:-1]]
+    budget = spec.methods[swaps[-1][1]] if swaps[-1][1] is not None else base
+    swaps.append((CHAIN[-1][0], _named(spec, base, *CHAIN[-1][1:], like=budget)))
     if oracle is None or any(name is None for _, name in swaps):
         return []
     found = []
@@ -46,11 +49,17 @@ def attributions(spec: BenchmarkSpec, rates: Mapping[tuple[str, str, str], float
     return found
 
 
-def _named(spec: BenchmarkSpec, base: MethodSpec, dynamics: str, objective: str | None) -> str | None:
-    """Name of the method that differs from `base` in these alone; budgets may differ, since the simulator is slow."""
+_BUDGET = ("num_samples", "num_iterations", "proposals", "num_proposals", "closed_loop", "family")
+"""What swaps may differ in from the planner that is evaluated: the simulator is slow."""
+
+
+def _named(spec: BenchmarkSpec, base: MethodSpec, dynamics: str, objective: str | None, *, like: MethodSpec | None = None) -> str | None:
+    """Name of the method that differs from `base` in these, and perhaps in its budget: that of `like`, if there is such a one."""
     wanted = dataclasses.replace(base, dynamics=dynamics, objective=objective or base.objective)
-    for name, method in spec.methods.items():
-        budget = {field: getattr(method, field) for field in ("num_samples", "num_iterations", "proposals", "num_proposals", "family")}
-        if dataclasses.replace(wanted, **budget) == method:
-            return name if method != base or dynamics == base.dynamics else None
-    return None
+
+    def with_budget(of: MethodSpec) -> MethodSpec:
+        return dataclasses.replace(wanted, **{field: getattr(of, field) for field in _BUDGET})
+
+    exact = (name for name, method in spec.methods.items() if like is not None and method == with_budget(like))
+    near = (name for name, method in spec.methods.items() if method == with_budget(method))
+    return next(exact, None) or next(near, None)

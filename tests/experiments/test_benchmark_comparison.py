@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -117,6 +119,16 @@ def test_what_is_lost_adds_up() -> None:
     (found,) = attributions(spec_of(SWAPS), rates)
     assert found["success"] + sum(found["lost"].values()) == pytest.approx(1)
     assert found["lost"] == pytest.approx({"task": 0.01, "planner": 0.09, "perception": -0.05, "objective": 0.15, "model": 0.1})
+
+
+def test_swaps_of_a_small_budget_are_compared_with_the_planner_of_that_budget() -> None:
+    small = {"num_samples": 8, "num_iterations": 2}
+    methods = {k: replace(v, **small) if k not in ("planner", "oracle") else v for k, v in SWAPS.items()}
+    methods["small planner"] = replace(SWAPS["planner"], **small)
+    rates = {("reach", "test", name): 1.0 for name in methods} | {("reach", "test", "small planner"): 0.6}
+    (found,) = attributions(spec_of(methods), rates)
+    assert found["success"] == 0.6
+    assert found["lost"]["model"] == pytest.approx(0.4)
 
 
 def test_nothing_is_attributed_without_all_swaps() -> None:
