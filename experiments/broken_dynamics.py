@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
-class Persistence:
-    """Predicts that nothing ever changes: every candidate costs the same. Everything else is the learned model's."""
+class Broken:
+    """A learned world model of which everything is kept but what it predicts."""
 
     def __init__(self, model: Any) -> None:
-        """Borrows a learned world model."""
+        """Borrows the learned model."""
         self._model = model
         self.calibration = None
 
     def __getattr__(self, name: str) -> Any:
         """Encoder, normalisation, bounds: the learned model's."""
         return getattr(self._model, name)
+
+    def rollout(self, context: Any, actions_BSHA: Tensor) -> Tensor:
+        """What it predicts, z_BSHND."""
+        raise NotImplementedError
+
+    def imagine(self, context: Any, act: Callable[[list[Tensor]], Tensor], horizon: int) -> tuple[Tensor, Tensor]:
+        """As `WorldModel.imagine`, in the broken world: nothing of the learned model's predictions may leak into proposals."""
+        actions: list[Tensor] = []
+        frames: list[Tensor] = []
+        while len(frames) < horizon:
+            actions.append(act(frames))
+            frames.append(self.rollout(context, torch.stack(actions, dim=1)[None])[0, :, -1])
+        return torch.stack(actions, dim=1)[None], torch.stack(frames, dim=1)[None]
+
+
+class Persistence(Broken):
+    """Predicts that nothing ever changes: every candidate costs the same."""
 
     def prime(self, z_BTND: Tensor) -> Tensor:
         """The last frame, z_BND."""
@@ -28,17 +47,8 @@ class Persistence:
         return context[:, None, None].expand(-1, *actions_BSHA.shape[1:3], -1, -1)
 
 
-class ShuffledActions:
+class ShuffledActions(Broken):
     """Predicts well, but what another candidate would do: the one before it, and of the first the last."""
-
-    def __init__(self, model: Any) -> None:
-        """Borrows a learned world model."""
-        self._model = model
-        self.calibration = None
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything but the rollout is the learned model's."""
-        return getattr(self._model, name)
 
     def rollout(self, context: Any, actions_BSHA: Tensor) -> Tensor:
         """Predictions z_BSHND for the wrong candidates."""

@@ -49,7 +49,7 @@ def attributions(spec: BenchmarkSpec, rates: Mapping[tuple[str, str, str], float
     return found
 
 
-_BUDGET = ("num_samples", "num_iterations", "proposals", "num_proposals", "closed_loop", "family")
+_BUDGET = ("num_samples", "num_iterations", "execute_steps", "proposals", "num_proposals", "closed_loop", "family")
 """What swaps may differ in from the planner that is evaluated: the simulator is slow."""
 
 
