@@ -1,0 +1,122 @@
+"""Rolls candidates out with V-JEPA 2-AC: exactly what the naive window gives, without computing anything twice.
+
+Letters in array names: B problems, S candidates, H horizon steps, N patch tokens, D width of the encoder's tokens, L tokens of a frame,
+J = L - 1 tokens of a frame without its action, W width, K heads, E head width, A actions, P states.
+
+The keys and values of a candidate's earlier frames are kept along the horizon, so that a step costs one frame; `context.py` says what is
+shared besides. No mask is needed, because a frame may see all that came before it and all of itself.
+
+Problems are computed one after the other, and candidates in parts of a fixed size whose activations fit the cache of a CPU: quicker there,
+and memory does not grow with the number of candidates except for the predictions themselves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from goalward.wm.vjepa2_ac.attention import summed_attention, with_one_more
+from goalward.wm.vjepa2_ac.poses import pose_after
+
+if TYPE_CHECKING:
+    from goalward.wm.vjepa2_ac.context import ACContext
+    from goalward.wm.vjepa2_ac.predictor import VJepa2ACPredictor
+
+_CPU_ELEMENTS = 2**19
+_GPU_ELEMENTS = 2**28
+"""Activations of the widest layer in one part; measured."""
+
+
+def rolled(predictor: VJepa2ACPredictor, context: ACContext, actions_BSHA: Tensor) -> Tensor:
+    """Predicts z_BSHND; see `VJepa2ACPredictor.rollout`."""
+    B, S, H, _ = actions_BSHA.shape
+    parts = part_size(predictor, S, context.state_BP.device)
+    if torch.is_grad_enabled():
+        rows = [
+            torch.cat([_part(predictor, context, b, part, None) for part in actions_BSHA[b].split(parts)]) for b in range(B)
+        ]
+        return torch.stack(rows)
+    config = predictor.config
+    z_BSHND = torch.empty(B, S, H, config.num_patches, config.dim, device=context.state_BP.device)
+    with torch.inference_mode():
+        for b in range(B):
+            for part_SHA, into_SHND in zip(actions_BSHA[b].split(parts), z_BSHND[b].split(parts), strict=True):
+                _part(predictor, context, b, part_SHA, into_SHND)
+    return z_BSHND
+
+
+def part_size(predictor: VJepa2ACPredictor, num_candidates: int, device: torch.device) -> int:
+    """How many candidates are computed together."""
+    limit = _CPU_ELEMENTS if device.type == "cpu" else _GPU_ELEMENTS
+    return max(1, min(num_candidates, limit // (predictor.config.num_tokens * predictor.config.hidden)))
+
+
+def _part(predictor: VJepa2ACPredictor, context: ACContext, b: int, actions_SHA: Tensor, into_SHND: Tensor | None) -> Tensor:
+    """Rolls some candidates of problem b out; writes to `into_SHND` where it is given."""
+    S, H, _ = actions_SHA.shape
+    state_SP = context.state_BP[b].expand(S, -1)
+    layers = predictor.layers
+    own: list[tuple[Tensor, Tensor]] = [(k[b : b + 1].expand(S, -1, -1, -1), v[b : b + 1].expand(S, -1, -1, -1))
+                                        for k, v in zip(context.keys, context.values, strict=True)]  # fmt: skip
+    predicted: list[Tensor] = []
+    z_SND: Tensor | None = None
+    for step in range(H):
+        time, later = context.time + step, step < H - 1
+        turning = predictor.turning(time)
+        x_SLW: Tensor | None = None
+        action_S1W = predictor.condition(predictor.action, actions_SHA[:, step])
+        if z_SND is not None:
+            parts = [action_S1W, predictor.condition(predictor.state, state_SP)]
+            if context.extrinsics_BE is not None:
+                parts.append(predictor.condition(predictor.extrinsics, context.extrinsics_BE[b].expand(S, -1)))
+            x_SLW = torch.cat([*parts, predictor.embed(z_SND.to(predictor.dtype))], dim=1)
+        for index, block in enumerate(layers):
+            if x_SLW is None:
+                x_SLW, k, v = _first_layer(predictor, context, b, action_S1W)
+                if later:
+                    own[0] = _joined(own[0], k, v)
+                continue
+            q, k, v = block.queries_keys_values(x_SLW, *turning)
+            joined = _joined(own[index], k, v)
+            x_SLW = block.attend(x_SLW, q, *joined)
+            if later:
+                own[index] = joined
+        assert x_SLW is not None
+        z = predictor.predicted(x_SLW)
+        wide = z.to(torch.promote_types(z.dtype, torch.float32))
+        z_SND = F.layer_norm(wide, wide.shape[-1:])
+        state_SP = pose_after(state_SP, actions_SHA[:, step])
+        if into_SHND is None:
+            predicted.append(z_SND)
+        else:
+            into_SHND[:, step] = z_SND
+    return torch.stack(predicted, dim=1) if into_SHND is None else into_SHND
+
+
+def _joined(past: tuple[Tensor, Tensor], k_SLKE: Tensor, v_SLKE: Tensor) -> tuple[Tensor, Tensor]:
+    """Adds keys and values; copying them costs as much as a hundredth of the products they enter."""
+    if not past[0].shape[1]:
+        return k_SLKE, v_SLKE
+    return torch.cat([past[0], k_SLKE], dim=1), torch.cat([past[1], v_SLKE], dim=1)
+
+
+def _first_layer(predictor: VJepa2ACPredictor, context: ACContext, b: int, action_S1W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first layer of the first step, where only the action is the candidate's; tokens, keys and values of the frame."""
+    first, block = context.first, predictor.layers[0]
+    S = len(action_S1W)
+    cosine, sine = (table[:1] for table in predictor.turning(context.time))
+    q, k, v = block.queries_keys_values(action_S1W, cosine, sine)  # [S, 1, K, E]
+    scores_SJK = torch.einsum("jke,ske->sjk", first.q_BJKE[b], k[:, 0])
+    known_SJKE = with_one_more(first.attended_BJKE[b : b + 1], first.log_sum_BJK[b : b + 1], scores_SJK, v)
+    # The actions' own queries: rows of one product with the shared keys, and each with its own key.
+    q = q * predictor.config.head_width**-0.5
+    keys, values = torch.cat([context.keys[0][b], first.k_BJKE[b]]), torch.cat([context.values[0][b], first.v_BJKE[b]])
+    attended, log_sum = (part.transpose(0, 1) for part in summed_attention(q.transpose(0, 1), keys[None], values[None]))
+    action_S1KE = with_one_more(attended, log_sum, (q * k).sum(dim=-1), v)
+    x_SLW = torch.cat([action_S1W, first.x_BJW[b].expand(S, -1, -1)], dim=1)
+    x_SLW = block.finish(x_SLW, torch.cat([action_S1KE, known_SJKE], dim=1).flatten(-2))
+    keys, values = (torch.cat([mine, shared[b].expand(S, -1, -1, -1)], dim=1) for mine, shared in ((k, first.k_BJKE), (v, first.v_BJKE)))
+    return x_SLW, keys, values
