@@ -1,7 +1,7 @@
 """The published names of V-JEPA 2-AC's weights, and ours.
 
-The published file holds the predictor's `state_dict` of a distributed run (`module.` before every name; the loader of the public repository,
-`src/hub/backbones.py`, strips it). Queries and keys are permuted within each head to the layout that `rotary.py` turns them in.
+The published file holds the predictor's `state_dict` of a distributed run: `module.` stands before every name, and the loader of the public
+repository (`src/hub/backbones.py`) strips it. Queries and keys are permuted within each head to the layout that `rotary.py` turns them in.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ patches), W width, K heads, E head width, M loose frames.
 A token sees all tokens of its own frame and of earlier frames. So frame t's patches see the action of step t: what is predicted from them
 is frame t + 1. Tokens are layer-normalised (without weights) before they enter, and predictions before they are fed back.
 
-`forward` is this definition, over a whole window at once. Planning goes through `prime` and `rollout`, which give the same numbers with less
-work; `context.py` says which.
+`forward` is this definition, over a whole window at once. Planning goes through `prime` and `rollout`, which give the same numbers with
+less work; `context.py` says which.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class VJepa2ACPredictor(nn.Module):
             states_BTP: Where the end effector is at each frame.
             extrinsics_BTE: The camera's pose at each frame, [B, T, 6], where the configuration uses it.
         """
-        B, T = z_BTND.shape[:2]
+        T = z_BTND.shape[1]
         conditions = [self.condition(self.action, actions_BTA), self.condition(self.state, states_BTP)]
         if self.config.extrinsics and extrinsics_BTE is not None:
             conditions.append(self.condition(self.extrinsics, extrinsics_BTE))
@@ -106,7 +106,7 @@ class VJepa2ACPredictor(nn.Module):
         mask = frame[:, None] >= frame[None, :]
         for block in self.layers:
             x = block.attend(x, *block.queries_keys_values(x, cosine, sine), mask)
-        return self.predicted(x.unflatten(1, (T, self.config.num_tokens)).flatten(0, 1)).unflatten(0, (B, T))
+        return self.predicted(x.unflatten(1, (T, self.config.num_tokens))[:, :, self.config.num_conditions :])
 
     def prime(self, z_BTND: Tensor, states_BTP: Tensor, actions_BUA: Tensor, extrinsics_BTE: Tensor | None = None) -> ACContext:
         """Digests T observed frames and the U = T - 1 actions between them, once for all candidates; see `context.py`."""
@@ -121,10 +121,10 @@ class VJepa2ACPredictor(nn.Module):
         token: Tensor = layer(values.to(self.dtype))
         return token.unsqueeze(-2)
 
-    def predicted(self, x_MLW: Tensor) -> Tensor:
-        """Reads the predicted patches [M, N, D] out of the last layer's tokens."""
-        z_MND: Tensor = self.head(self.norm(x_MLW[:, self.config.num_conditions :]))
-        return z_MND
+    def predicted(self, x: Tensor) -> Tensor:
+        """Reads the predicted patches [..., N, D] out of the last layer's tokens at the patches [..., N, W]."""
+        z: Tensor = self.head(self.norm(x))
+        return z
 
     def turning(self, time: int) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the positions of the frame at a time, kept for the next call."""
@@ -133,9 +133,3 @@ class VJepa2ACPredictor(nn.Module):
             cosine, sine = turning(self.config, time)
             self._turning[time] = (cosine.to(weight.device, weight.dtype), sine.to(weight.device, weight.dtype))
         return self._turning[time]
-
-
-def layer_normalised(z: Tensor) -> Tensor:
-    """Normalises tokens over their width, without weights, in float32 or better: as the encoder's tokens and all predictions are."""
-    wide = z.to(torch.promote_types(z.dtype, torch.float32))
-    return F.layer_norm(wide, wide.shape[-1:])

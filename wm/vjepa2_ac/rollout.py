@@ -12,13 +12,14 @@ and memory does not grow with the number of candidates except for the prediction
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from goalward.wm.vjepa2_ac.attention import summed_attention, with_one_more
+from goalward.wm.vjepa2_ac.latents import layer_normalised
 from goalward.wm.vjepa2_ac.poses import pose_after
 
 if TYPE_CHECKING:
@@ -33,18 +34,21 @@ _GPU_ELEMENTS = 2**28
 def rolled(predictor: VJepa2ACPredictor, context: ACContext, actions_BSHA: Tensor) -> Tensor:
     """Predicts z_BSHND; see `VJepa2ACPredictor.rollout`."""
     B, S, H, _ = actions_BSHA.shape
-    parts = part_size(predictor, S, context.state_BP.device)
+    size = part_size(predictor, S, context.state_BP.device)
     if torch.is_grad_enabled():
         rows = [
-            torch.cat([_part(predictor, context, b, part, None) for part in actions_BSHA[b].split(parts)]) for b in range(B)
+            torch.cat([torch.stack(list(_frames(predictor, context, b, part_SHA)), dim=1) for part_SHA in actions_BSHA[b].split(size)])
+            for b in range(B)
         ]
         return torch.stack(rows)
     config = predictor.config
-    z_BSHND = torch.empty(B, S, H, config.num_patches, config.dim, device=context.state_BP.device)
-    with torch.inference_mode():
+    dtype = torch.promote_types(predictor.dtype, torch.float32)
+    z_BSHND = torch.empty(B, S, H, config.num_patches, config.dim, dtype=dtype, device=context.state_BP.device)
+    with torch.inference_mode():  # what leaves it was made outside: an ordinary tensor, fit for gradients elsewhere
         for b in range(B):
-            for part_SHA, into_SHND in zip(actions_BSHA[b].split(parts), z_BSHND[b].split(parts), strict=True):
-                _part(predictor, context, b, part_SHA, into_SHND)
+            for part_SHA, into_SHND in zip(actions_BSHA[b].split(size), z_BSHND[b].split(size), strict=True):
+                for step, z_SND in enumerate(_frames(predictor, context, b, part_SHA)):
+                    into_SHND[:, step] = z_SND
     return z_BSHND
 
 
@@ -54,46 +58,35 @@ def part_size(predictor: VJepa2ACPredictor, num_candidates: int, device: torch.d
     return max(1, min(num_candidates, limit // (predictor.config.num_tokens * predictor.config.hidden)))
 
 
-def _part(predictor: VJepa2ACPredictor, context: ACContext, b: int, actions_SHA: Tensor, into_SHND: Tensor | None) -> Tensor:
-    """Rolls some candidates of problem b out; writes to `into_SHND` where it is given."""
-    S, H, _ = actions_SHA.shape
+def _frames(predictor: VJepa2ACPredictor, context: ACContext, b: int, actions_SHA: Tensor) -> Iterator[Tensor]:
+    """Predicts frame after frame, each z_SND, for some candidates of problem b."""
+    S = len(actions_SHA)
     state_SP = context.state_BP[b].expand(S, -1)
-    layers = predictor.layers
-    own: list[tuple[Tensor, Tensor]] = [(k[b : b + 1].expand(S, -1, -1, -1), v[b : b + 1].expand(S, -1, -1, -1))
-                                        for k, v in zip(context.keys, context.values, strict=True)]  # fmt: skip
-    predicted: list[Tensor] = []
+    shared = zip(context.keys, context.values, strict=True)
+    past = [(k[b].expand(S, -1, -1, -1), v[b].expand(S, -1, -1, -1)) for k, v in shared]
     z_SND: Tensor | None = None
-    for step in range(H):
-        time, later = context.time + step, step < H - 1
-        turning = predictor.turning(time)
-        x_SLW: Tensor | None = None
-        action_S1W = predictor.condition(predictor.action, actions_SHA[:, step])
-        if z_SND is not None:
-            parts = [action_S1W, predictor.condition(predictor.state, state_SP)]
-            if context.extrinsics_BE is not None:
-                parts.append(predictor.condition(predictor.extrinsics, context.extrinsics_BE[b].expand(S, -1)))
-            x_SLW = torch.cat([*parts, predictor.embed(z_SND.to(predictor.dtype))], dim=1)
-        for index, block in enumerate(layers):
-            if x_SLW is None:
-                x_SLW, k, v = _first_layer(predictor, context, b, action_S1W)
-                if later:
-                    own[0] = _joined(own[0], k, v)
-                continue
-            q, k, v = block.queries_keys_values(x_SLW, *turning)
-            joined = _joined(own[index], k, v)
-            x_SLW = block.attend(x_SLW, q, *joined)
-            if later:
-                own[index] = joined
-        assert x_SLW is not None
-        z = predictor.predicted(x_SLW)
-        wide = z.to(torch.promote_types(z.dtype, torch.float32))
-        z_SND = F.layer_norm(wide, wide.shape[-1:])
-        state_SP = pose_after(state_SP, actions_SHA[:, step])
-        if into_SHND is None:
-            predicted.append(z_SND)
+    for step, action_SA in enumerate(actions_SHA.unbind(1)):
+        action_S1W = predictor.condition(predictor.action, action_SA)
+        if z_SND is None:
+            x_SLW, *made = _first_layer(predictor, context, b, action_S1W)
+            past[0] = _joined(past[0], made[0], made[1])
         else:
-            into_SHND[:, step] = z_SND
-    return torch.stack(predicted, dim=1) if into_SHND is None else into_SHND
+            conditions = [action_S1W, predictor.condition(predictor.state, state_SP)]
+            if context.extrinsics_BE is not None:
+                conditions.append(predictor.condition(predictor.extrinsics, context.extrinsics_BE[b].expand(S, -1)))
+            x_SLW = torch.cat([*conditions, predictor.embed(z_SND.to(predictor.dtype))], dim=1)
+        turning = predictor.turning(context.time + step)
+        first = 1 if z_SND is None else 0
+        for index, block in enumerate(predictor.layers[first:], start=first):
+            q, k, v = block.queries_keys_values(x_SLW, *turning)
+            past[index] = _joined(past[index], k, v)
+            if index == predictor.config.depth - 1:  # nothing reads what the last layer makes of actions and states
+                x_SLW, q = (x[:, predictor.config.num_conditions :] for x in (x_SLW, q))
+            x_SLW = block.attend(x_SLW, q, *past[index])
+        # A predictor of one layer has had it already, with all tokens.
+        z_SND = layer_normalised(predictor.predicted(x_SLW[:, -predictor.config.num_patches :]))
+        state_SP = pose_after(state_SP, action_SA)
+        yield z_SND
 
 
 def _joined(past: tuple[Tensor, Tensor], k_SLKE: Tensor, v_SLKE: Tensor) -> tuple[Tensor, Tensor]:
