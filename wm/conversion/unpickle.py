@@ -2,8 +2,8 @@
 
     python -I unpickle.py SOURCE TARGET SECTION...
 
-A `.pt` file is a pickle. `weights_only` restricts it to tensors, numbers, strings and containers of them, and refuses anything else before it
-is run; that this happens in a process of its own, which ends with it, is the second wall. Imports nothing of Goalward.
+A `.pt` file is a pickle. `weights_only` restricts it to tensors, numbers, strings and containers of them, and refuses anything else before
+it is run; that this happens in a process of its own, which ends with it, is the second wall. Imports nothing of Goalward.
 
 Prints one line of JSON: what the file holds, or what is wrong with it (exit code 3).
 """

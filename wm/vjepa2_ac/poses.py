@@ -61,7 +61,7 @@ def rotation_of(angles: Tensor) -> Tensor:
     """Rotation matrices [..., 3, 3] of Euler angles [..., 3] about the fixed axes x, y, z, radians."""
     (sx, sy, sz), (cx, cy, cz) = angles.sin().unbind(-1), angles.cos().unbind(-1)
     rows = [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx, sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx]
-    return torch.stack([*rows, -sy, cy * sx, cy * cx], dim=-1).unflatten(-1, (3, 3))
+    return torch.stack([*rows, -sy, cy * sx, cy * cx], dim=-1).reshape(*angles.shape[:-1], 3, 3)
 
 
 def euler_of(rotation: Tensor) -> Tensor:

@@ -45,8 +45,9 @@ class Block(nn.Module):
     def queries_keys_values(self, x_MLW: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Makes queries, keys and values [M, L, K, E]; queries and keys are turned by `cosine` and `sine` [L, 2 W]."""
         qk, v = self.qkv(self.norm1(x_MLW)).split([2 * x_MLW.shape[-1], x_MLW.shape[-1]], dim=-1)
-        q, k = turned(qk, cosine, sine, self.head_width).unflatten(-1, (2, self.heads, self.head_width)).unbind(-3)
-        return q, k, v.unflatten(-1, (self.heads, self.head_width))
+        qk = turned(qk, cosine, sine, self.head_width)
+        q, k, v = (part.view(*x_MLW.shape[:2], self.heads, self.head_width) for part in (*qk.chunk(2, dim=-1), v))
+        return q, k, v
 
     def attend(self, x_MLW: Tensor, q_MLKE: Tensor, k_MXKE: Tensor, v_MXKE: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attends to X keys and goes on through the feed-forward part; [M, L, W]."""
@@ -106,7 +107,7 @@ class VJepa2ACPredictor(nn.Module):
         mask = frame[:, None] >= frame[None, :]
         for block in self.layers:
             x = block.attend(x, *block.queries_keys_values(x, cosine, sine), mask)
-        return self.predicted(x.unflatten(1, (T, self.config.num_tokens))[:, :, self.config.num_conditions :])
+        return self.predicted(x.view(len(x), T, self.config.num_tokens, -1)[:, :, self.config.num_conditions :])
 
     def prime(self, z_BTND: Tensor, states_BTP: Tensor, actions_BUA: Tensor, extrinsics_BTE: Tensor | None = None) -> ACContext:
         """Digests T observed frames and the U = T - 1 actions between them, once for all candidates; see `context.py`."""
@@ -130,6 +131,7 @@ class VJepa2ACPredictor(nn.Module):
         """Cosine and sine of the positions of the frame at a time, kept for the next call."""
         weight = self.embed.weight
         if time not in self._turning or self._turning[time][0].device != weight.device or self._turning[time][0].dtype != weight.dtype:
-            cosine, sine = turning(self.config, time)
-            self._turning[time] = (cosine.to(weight.device, weight.dtype), sine.to(weight.device, weight.dtype))
+            with torch.inference_mode(False):  # kept for calls with gradients too
+                cosine, sine = turning(self.config, time)
+                self._turning[time] = (cosine.to(weight.device, weight.dtype), sine.to(weight.device, weight.dtype))
         return self._turning[time]

@@ -37,7 +37,7 @@ def rolled(predictor: VJepa2ACPredictor, context: ACContext, actions_BSHA: Tenso
     size = part_size(predictor, S, context.state_BP.device)
     if torch.is_grad_enabled():
         rows = [
-            torch.cat([torch.stack(list(_frames(predictor, context, b, part_SHA)), dim=1) for part_SHA in actions_BSHA[b].split(size)])
+            torch.cat([torch.stack(list(_frames(predictor, context, b, part)), dim=1) for part in torch.split(actions_BSHA[b], size)])
             for b in range(B)
         ]
         return torch.stack(rows)
@@ -46,7 +46,7 @@ def rolled(predictor: VJepa2ACPredictor, context: ACContext, actions_BSHA: Tenso
     z_BSHND = torch.empty(B, S, H, config.num_patches, config.dim, dtype=dtype, device=context.state_BP.device)
     with torch.inference_mode():  # what leaves it was made outside: an ordinary tensor, fit for gradients elsewhere
         for b in range(B):
-            for part_SHA, into_SHND in zip(actions_BSHA[b].split(size), z_BSHND[b].split(size), strict=True):
+            for part_SHA, into_SHND in zip(torch.split(actions_BSHA[b], size), torch.split(z_BSHND[b], size), strict=True):
                 for step, z_SND in enumerate(_frames(predictor, context, b, part_SHA)):
                     into_SHND[:, step] = z_SND
     return z_BSHND

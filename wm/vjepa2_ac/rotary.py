@@ -63,8 +63,7 @@ def turned(qk: Tensor, cosine: Tensor, sine: Tensor, head_width: int) -> Tensor:
         head_width: E.
     """
     turned = qk * cosine
-    into, given = (x.unflatten(-1, (-1, 2, head_width // 2)) for x in (turned, qk))
-    sines = sine.unflatten(-1, (-1, 2, head_width // 2))
+    into, given, sines = (x.view(*x.shape[:-1], -1, 2, head_width // 2) for x in (turned, qk, sine))
     # In place, half by half: swapping the halves first (flip, roll or cat) is several times slower on a CPU.
     into[..., 0, :].addcmul_(given[..., 1, :], sines[..., 0, :])
     into[..., 1, :].addcmul_(given[..., 0, :], sines[..., 1, :])
