@@ -71,11 +71,41 @@ class ACContext:
         """B."""
         return self.state_BP.shape[0]
 
+    def one(self, b: int) -> ACContext:
+        """Copies one problem out: a part of a batch may lie in memory so that kernels round it differently (`wm/invariance.py`)."""
+        first = {name: getattr(self.first, name)[b : b + 1].clone() for name in self.first.__slots__}
+        return ACContext(
+            keys=tuple(keys[b : b + 1].clone() for keys in self.keys),
+            values=tuple(values[b : b + 1].clone() for values in self.values),
+            first=FirstLayer(**first),
+            state_BP=self.state_BP[b : b + 1].clone(),
+            extrinsics_BE=None if self.extrinsics_BE is None else self.extrinsics_BE[b : b + 1].clone(),
+            time=self.time,
+        )
+
+    @classmethod
+    def join(cls, contexts: list[ACContext]) -> ACContext:
+        """Puts problems one after the other."""
+        first = {name: torch.cat([getattr(context.first, name) for context in contexts]) for name in contexts[0].first.__slots__}
+        extrinsics = [context.extrinsics_BE for context in contexts if context.extrinsics_BE is not None]
+        return cls(
+            keys=tuple(torch.cat(layer) for layer in zip(*(context.keys for context in contexts), strict=True)),
+            values=tuple(torch.cat(layer) for layer in zip(*(context.values for context in contexts), strict=True)),
+            first=FirstLayer(**first),
+            state_BP=torch.cat([context.state_BP for context in contexts]),
+            extrinsics_BE=torch.cat(extrinsics) if extrinsics else None,
+            time=contexts[0].time,
+        )
+
 
 def primed(
     predictor: VJepa2ACPredictor, z_BTND: Tensor, states_BTP: Tensor, actions_BUA: Tensor, extrinsics_BTE: Tensor | None
 ) -> ACContext:
     """Digests the observed frames, one after the other, so that no mask is needed; see `VJepa2ACPredictor.prime`."""
+    if len(z_BTND) > 1:  # one problem after the other, so that none feels the others, to the last bit
+        given = [[None if values is None else values[b : b + 1].clone() for values in (z_BTND, states_BTP, actions_BUA, extrinsics_BTE)]
+                 for b in range(len(z_BTND))]  # fmt: skip
+        return ACContext.join([primed(predictor, *one) for one in given])  # type: ignore[arg-type]
     layers, last = predictor.layers, z_BTND.shape[1] - 1
     empty = z_BTND.new_empty(len(z_BTND), 0, predictor.config.heads, predictor.config.head_width, dtype=predictor.dtype)
     keys, values = [empty] * len(layers), [empty] * len(layers)

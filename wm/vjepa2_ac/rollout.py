@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from goalward.wm.vjepa2_ac.context import ACContext
     from goalward.wm.vjepa2_ac.predictor import VJepa2ACPredictor
 
-_CPU_ELEMENTS = 2**19
+_CPU_ELEMENTS = 2**20
 _GPU_ELEMENTS = 2**28
 """Activations of the widest layer in one part; measured."""
 
@@ -36,18 +36,18 @@ def rolled(predictor: VJepa2ACPredictor, context: ACContext, actions_BSHA: Tenso
     B, S, H, _ = actions_BSHA.shape
     size = part_size(predictor, S, context.state_BP.device)
     if torch.is_grad_enabled():
-        rows = [
-            torch.cat([torch.stack(list(_frames(predictor, context, b, part)), dim=1) for part in torch.split(actions_BSHA[b], size)])
-            for b in range(B)
-        ]
-        return torch.stack(rows)
+        problems = [(context.one(b), torch.split(actions_BSHA[b], size)) for b in range(B)]
+        return torch.stack([
+            torch.cat([torch.stack(list(_frames(predictor, one, part_SHA)), dim=1) for part_SHA in parts]) for one, parts in problems
+        ])  # fmt: skip
     config = predictor.config
     dtype = torch.promote_types(predictor.dtype, torch.float32)
     z_BSHND = torch.empty(B, S, H, config.num_patches, config.dim, dtype=dtype, device=context.state_BP.device)
     with torch.inference_mode():  # what leaves it was made outside: an ordinary tensor, fit for gradients elsewhere
         for b in range(B):
-            for part_SHA, into_SHND in zip(torch.split(actions_BSHA[b], size), torch.split(z_BSHND[b], size), strict=True):
-                for step, z_SND in enumerate(_frames(predictor, context, b, part_SHA)):
+            one, parts = context.one(b), torch.split(actions_BSHA[b].clone(), size)
+            for part_SHA, into_SHND in zip(parts, torch.split(z_BSHND[b], size), strict=True):
+                for step, z_SND in enumerate(_frames(predictor, one, part_SHA)):
                     into_SHND[:, step] = z_SND
     return z_BSHND
 
@@ -58,22 +58,22 @@ def part_size(predictor: VJepa2ACPredictor, num_candidates: int, device: torch.d
     return max(1, min(num_candidates, limit // (predictor.config.num_tokens * predictor.config.hidden)))
 
 
-def _frames(predictor: VJepa2ACPredictor, context: ACContext, b: int, actions_SHA: Tensor) -> Iterator[Tensor]:
-    """Predicts frame after frame, each z_SND, for some candidates of problem b."""
+def _frames(predictor: VJepa2ACPredictor, context: ACContext, actions_SHA: Tensor) -> Iterator[Tensor]:
+    """Predicts frame after frame, each z_SND, for some candidates of one problem."""
     S = len(actions_SHA)
-    state_SP = context.state_BP[b].expand(S, -1)
+    state_SP = context.state_BP.expand(S, -1)
     shared = zip(context.keys, context.values, strict=True)
-    past = [(k[b].expand(S, -1, -1, -1), v[b].expand(S, -1, -1, -1)) for k, v in shared]
+    past = [(k.expand(S, -1, -1, -1), v.expand(S, -1, -1, -1)) for k, v in shared]
     z_SND: Tensor | None = None
     for step, action_SA in enumerate(actions_SHA.unbind(1)):
         action_S1W = predictor.condition(predictor.action, action_SA)
         if z_SND is None:
-            x_SLW, *made = _first_layer(predictor, context, b, action_S1W)
+            x_SLW, *made = _first_layer(predictor, context, action_S1W)
             past[0] = _joined(past[0], made[0], made[1])
         else:
             conditions = [action_S1W, predictor.condition(predictor.state, state_SP)]
             if context.extrinsics_BE is not None:
-                conditions.append(predictor.condition(predictor.extrinsics, context.extrinsics_BE[b].expand(S, -1)))
+                conditions.append(predictor.condition(predictor.extrinsics, context.extrinsics_BE.expand(S, -1)))
             x_SLW = torch.cat([*conditions, predictor.embed(z_SND.to(predictor.dtype))], dim=1)
         turning = predictor.turning(context.time + step)
         first = 1 if z_SND is None else 0
@@ -96,20 +96,20 @@ def _joined(past: tuple[Tensor, Tensor], k_SLKE: Tensor, v_SLKE: Tensor) -> tupl
     return torch.cat([past[0], k_SLKE], dim=1), torch.cat([past[1], v_SLKE], dim=1)
 
 
-def _first_layer(predictor: VJepa2ACPredictor, context: ACContext, b: int, action_S1W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _first_layer(predictor: VJepa2ACPredictor, context: ACContext, action_S1W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The first layer of the first step, where only the action is the candidate's; tokens, keys and values of the frame."""
     first, block = context.first, predictor.layers[0]
     S = len(action_S1W)
     cosine, sine = (table[:1] for table in predictor.turning(context.time))
     q, k, v = block.queries_keys_values(action_S1W, cosine, sine)  # [S, 1, K, E]
-    scores_SJK = torch.einsum("jke,ske->sjk", first.q_BJKE[b], k[:, 0])
-    known_SJKE = with_one_more(first.attended_BJKE[b : b + 1], first.log_sum_BJK[b : b + 1], scores_SJK, v)
+    scores_SJK = torch.einsum("jke,ske->sjk", first.q_BJKE[0], k[:, 0])
+    known_SJKE = with_one_more(first.attended_BJKE, first.log_sum_BJK, scores_SJK, v)
     # The actions' own queries: rows of one product with the shared keys, and each with its own key.
     q = q * predictor.config.head_width**-0.5
-    keys, values = torch.cat([context.keys[0][b], first.k_BJKE[b]]), torch.cat([context.values[0][b], first.v_BJKE[b]])
-    attended, log_sum = (part.transpose(0, 1) for part in summed_attention(q.transpose(0, 1), keys[None], values[None]))
+    keys, values = torch.cat([context.keys[0], first.k_BJKE], dim=1), torch.cat([context.values[0], first.v_BJKE], dim=1)
+    attended, log_sum = (part.transpose(0, 1) for part in summed_attention(q.transpose(0, 1), keys, values))
     action_S1KE = with_one_more(attended, log_sum, (q * k).sum(dim=-1), v)
-    x_SLW = torch.cat([action_S1W, first.x_BJW[b].expand(S, -1, -1)], dim=1)
+    x_SLW = torch.cat([action_S1W, first.x_BJW.expand(S, -1, -1)], dim=1)
     x_SLW = block.finish(x_SLW, torch.cat([action_S1KE, known_SJKE], dim=1).flatten(-2))
-    keys, values = (torch.cat([mine, shared[b].expand(S, -1, -1, -1)], dim=1) for mine, shared in ((k, first.k_BJKE), (v, first.v_BJKE)))
+    keys, values = (torch.cat([mine, shared.expand(S, -1, -1, -1)], dim=1) for mine, shared in ((k, first.k_BJKE), (v, first.v_BJKE)))
     return x_SLW, keys, values
