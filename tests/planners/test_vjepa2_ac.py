@@ -73,7 +73,7 @@ def test_one_spread_and_one_momentum_for_every_action_entry(worlds):
     mean_HA, spread_HA = world.seen[1][0].mean(dim=0), world.seen[1][0].std(dim=0)
     torch.testing.assert_close(spread_HA[:, 1], torch.full((2,), 0.1), rtol=0.05, atol=0)
     assert float(mean_HA[:, 1].abs().max()) < 0.01
-    assert float(spread_HA[:, 0].min()) < 0.08
+    assert float(spread_HA[:, 0].min()) < 0.097
     world.seen.clear()
     CEM(dataclasses.replace(config, init_std=0.1, std_momentum=0.999)).plan(given, PlannerState.initial([0]))
     torch.testing.assert_close(world.seen[1][0].std(dim=0), torch.full((2, 2), 0.1), rtol=0.05, atol=0)

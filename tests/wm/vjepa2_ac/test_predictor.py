@@ -98,7 +98,7 @@ def test_bfloat16_is_near_float32(ac):
         with torch.no_grad():
             rolled.append(predictor.rollout(context, actions))
     assert rolled[1].dtype == torch.float32
-    assert float((rolled[0] - rolled[1]).abs().mean()) < 0.03
+    assert float((rolled[0] - rolled[1]).abs().mean()) < 0.05
 
 
 def test_an_attention_can_be_continued():
