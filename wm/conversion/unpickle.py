@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,7 +49,9 @@ def _read(path: Path) -> Mapping[Any, Any]:
     if begins_as_zip and not whole:
         raise Fault("is truncated: its directory, which stands at the end, is missing")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on unusual protocols: what is read of them is checked all the same
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
     except Exception as error:
         said = " ".join(str(error).split())
         if named := re.search(r"(?:Unsupported global: GLOBAL|unsupported global|Unsupported class) (\S+)", said, re.IGNORECASE):

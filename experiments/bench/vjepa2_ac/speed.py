@@ -58,8 +58,8 @@ CASES: dict[str, Case] = {
     "tiny, 16 patches, wrapper": Case(config=_TINY, preset="wrapper"),
     "tiny, 256 patches, paper": Case(config=dataclasses.replace(_TINY, rows=16, columns=16), preset="paper", budget=(80, 1)),
     "tiny, 256 patches, wrapper": Case(config=dataclasses.replace(_TINY, rows=16, columns=16), preset="wrapper", budget=(40, 1)),
-    "width 1024, 2 of 24 layers, paper": Case(config=VJepa2ACConfig(depth=2), preset="paper", budget=(4, 1)),
-    "width 1024, 2 of 24 layers, wrapper": Case(config=VJepa2ACConfig(depth=2), preset="wrapper", budget=(4, 1)),
+    "width 1024, 2 of 24 layers, paper": Case(config=VJepa2ACConfig(depth=2), preset="paper", budget=(8, 1)),
+    "width 1024, 2 of 24 layers, wrapper": Case(config=VJepa2ACConfig(depth=2), preset="wrapper", budget=(8, 1)),
 }
 """What is measured."""
 
