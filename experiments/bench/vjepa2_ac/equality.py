@@ -88,9 +88,9 @@ def _landscape(public: PublicCode) -> dict[str, float]:
 
 
 def _planned(public: PublicCode, name: str) -> dict[str, Any]:
-    """One action of each, for the same noise; the small size and fewer samples than published."""
+    """One action of each, for the same noise; the tiny size, whose plans use the gripper, and fewer samples than published."""
     preset = dataclasses.replace(VJEPA2_AC_PRESETS[name], num_samples=min(60, VJEPA2_AC_PRESETS[name].num_samples), num_iterations=4)
-    config, given = _SMALL, weights(_SMALL)
+    config, given = TINY, weights(TINY)
     window = inputs(config, problems=1, frames=1)
     with recorded(seed=3) as noise:
         theirs = their_action(public.planner(public.predictor(config, given), config, public_arguments(preset)), window)

@@ -40,4 +40,5 @@ def energies(public: PublicCode, theirs: Any, ours: VJepa2ACPredictor, window: I
 def heatmap(actions_SA: Tensor, energy_S: Tensor, bins: int = 5) -> NDArray[np.float64]:
     """Sum of the energies over y, by x and z, as the notebook draws it."""
     x, z = actions_SA[:, 0].double().numpy(), actions_SA[:, 2].double().numpy()
-    return np.histogram2d(x, z, weights=energy_S.double().numpy(), bins=bins)[0]
+    drawn: NDArray[np.float64] = np.histogram2d(x, z, weights=energy_S.double().numpy(), bins=bins)[0]
+    return drawn

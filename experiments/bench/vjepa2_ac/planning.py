@@ -40,7 +40,7 @@ def recorded(*, seed: int) -> Iterator[list[Tensor]]:
         drawn.append(original(*shape, **(options | {"generator": generator})))
         return drawn[-1].clone()
 
-    torch.randn = randn  # type: ignore[assignment]
+    torch.randn = randn
     try:
         yield drawn
     finally:
