@@ -1,4 +1,4 @@
-"""Attention that can be continued: its logarithm of the sum of exponentials is kept, so that one more key can be added exactly.
+"""Attention to all keys, and attention that can be continued: its logarithm of the sum of exponentials is kept, so that one more key can be added exactly.
 
     softmax over old keys and a new one  =  (1 - g) * old attention + g * v_new        g = sigmoid(q . k_new - old log-sum-exp)
 
@@ -10,7 +10,24 @@ Letters: M loose frames, J queries, X keys, K heads, E head width, S candidates.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+_FEW_KEYS = {torch.float32: 40, torch.bfloat16: 128}
+"""On a CPU, plain products are up to 1.25 (float32) and twice (bfloat16) as fast as the fused attention up to so many keys; measured."""
+
+
+def attention(q_MLKE: Tensor, k_MXKE: Tensor, v_MXKE: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attends, with queries that are not scaled yet; `mask` [L, X] says what may be seen, if not all.
+
+    Returns:
+        [M, L, K, E].
+    """
+    q, k, v = (heads.transpose(1, 2) for heads in (q_MLKE, k_MXKE, v_MXKE))
+    if mask is not None or q.device.type != "cpu" or k.shape[2] > _FEW_KEYS.get(q.dtype, 0):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return (torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v).transpose(1, 2)
 
 
 def summed_attention(q_MJKE: Tensor, k_MXKE: Tensor, v_MXKE: Tensor) -> tuple[Tensor, Tensor]:

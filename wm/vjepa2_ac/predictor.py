@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from goalward.wm.vjepa2_ac.attention import attention
 from goalward.wm.vjepa2_ac.config import EXTRINSICS_DIM, STATE_DIM, VJepa2ACConfig
 from goalward.wm.vjepa2_ac.context import ACContext, primed
 from goalward.wm.vjepa2_ac.rollout import rolled
@@ -51,9 +52,7 @@ class Block(nn.Module):
 
     def attend(self, x_MLW: Tensor, q_MLKE: Tensor, k_MXKE: Tensor, v_MXKE: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attends to X keys and goes on through the feed-forward part; [M, L, W]."""
-        q, k, v = (heads.transpose(1, 2) for heads in (q_MLKE, k_MXKE, v_MXKE))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.finish(x_MLW, attended.transpose(1, 2).flatten(-2))
+        return self.finish(x_MLW, attention(q_MLKE, k_MXKE, v_MXKE, mask).flatten(-2))
 
     def finish(self, x_MLW: Tensor, attended_MLW: Tensor) -> Tensor:
         """Adds what was attended to, then the feed-forward part."""
