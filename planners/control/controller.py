@@ -16,6 +16,7 @@ from goalward import UserError
 from goalward.planners.actions import ActionSet, Box, Intersection, Workspace
 from goalward.planners.base import Plan, Planner, WorldModel
 from goalward.planners.control.advice import Advice, advised_planner
+from goalward.planners.control.conditioning import StateConditioned
 from goalward.planners.control.monitor import Calibration
 from goalward.planners.control.observation import displacement_dims, steered_axes
 from goalward.planners.control.receding_horizon import Proposer, RecedingHorizon
@@ -158,7 +159,7 @@ def make_controller(
         surprise_threshold: Surprise above which a plan and its warm start are dropped at once; None for the calibration's own.
         goal_mode: `any`: reach whichever goal is nearest; `sequence`: one after the other, each until it is detected.
         max_delay_steps: Commands may act by so many steps late: how many is found out from what is seen (`delay.py`), and planned for;
-            0: never late; None for 2.
+            0: never late; None for 2, and for 0 where the model predicts from the robot's state too.
         calibration: Typical errors and success threshold; None for the model's own (`model.calibration`), if it has one.
         proposer: Offers the planner action sequences to look at first, for instance an imitation policy's.
         seed: Of the planner's random numbers.
@@ -174,9 +175,11 @@ def make_controller(
         objective = Objective(terms=(LatentDistance(step_weights=advice.step_weights),))
     if horizon is None:
         horizon = ControllerConfig().horizon if advice is None else advice.horizon
+    if max_delay_steps is None:
+        max_delay_steps = 0 if isinstance(model, StateConditioned) else ControllerConfig().max_delay_steps
     config = ControllerConfig(
         horizon=horizon, execute_steps=execute_steps, budget_ms=budget_ms, surprise_threshold=surprise_threshold, goal_mode=goal_mode,
-        max_delay_steps=ControllerConfig().max_delay_steps if max_delay_steps is None else max_delay_steps,
+        max_delay_steps=max_delay_steps,
     )  # fmt: skip
     if isinstance(planner, str):
         planner = make_planner(planner, planner_config, clock=clock)

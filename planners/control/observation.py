@@ -34,6 +34,8 @@ class Observed:
     """One frame per camera."""
     position_E: tuple[float, ...] | None
     """End-effector position in metres, if the limits need it."""
+    proprio_P: NDArray[np.float32] | None
+    """The robot's state, as it was given; None if it was not."""
     time_s: float
     """When it was taken."""
     fault: str | None
@@ -41,7 +43,12 @@ class Observed:
 
 
 def read_observation(
-    observation: Mapping[str, Any], model: WorldModel, *, position_axes: Sequence[int], default_time_s: float
+    observation: Mapping[str, Any],
+    model: WorldModel,
+    *,
+    position_axes: Sequence[int],
+    default_time_s: float,
+    needs_proprio: bool = False,
 ) -> Observed:
     """Checks an observation: `pixels` uint8 [V, h, w, 3], `proprio` float32 [P], `time_s`.
 
@@ -50,6 +57,7 @@ def read_observation(
         model: Says what is expected.
         position_axes: Along which axes (0 x, 1 y, 2 z) the action set bounds the end effector; empty if along none.
         default_time_s: The time, if the observation has none.
+        needs_proprio: Whether the model predicts from the robot's state too.
 
     Raises:
         UserError: A missing entry, another shape or another type.
@@ -61,6 +69,7 @@ def read_observation(
     time_s = float(observation.get("time_s", default_time_s))
     names = tuple(model.proprio_names)
     position: tuple[float, ...] | None = None
+    proprio: NDArray[Any] | None = None
     fault = None if math.isfinite(time_s) else "time_s is not finite"
     if "proprio" in observation:
         proprio = _as_array(observation["proprio"])
@@ -76,7 +85,10 @@ def read_observation(
         raise UserError(
             "observation: no entry 'proprio', and the workspace needs the end-effector position; give it, or leave the workspace out"
         )
-    return Observed(pixels_Vhw3=pixels, position_E=position, time_s=time_s, fault=fault)
+    elif needs_proprio:
+        raise UserError(f"observation: no entry 'proprio', and the model predicts from it; give float32 [{len(names)}]: {', '.join(names)}")
+    state = None if proprio is None else proprio.astype(np.float32)
+    return Observed(pixels_Vhw3=pixels, position_E=position, proprio_P=state, time_s=time_s, fault=fault)
 
 
 def check_frames(what: str, frames: Any, model: WorldModel) -> NDArray[np.uint8]:

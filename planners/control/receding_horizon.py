@@ -28,6 +28,7 @@ from goalward import UserError
 from goalward.planners.actions import ActionSet, Box, Intersection, Situation, Workspace, hold_A
 from goalward.planners.base import Planner, PlannerState, Problem, WorldModel
 from goalward.planners.control import delay
+from goalward.planners.control.conditioning import StateConditioned
 from goalward.planners.control.monitor import Calibration, check_calibration, surprise_limit, surprise_of
 from goalward.planners.control.observation import Observed, check_goals, position_indices, read_observation, steered_axes
 from goalward.planners.control.state import ControllerConfig, ControllerState
@@ -84,6 +85,11 @@ class RecedingHorizon:
         elif self.config.goal_mode == "sequence":
             raise UserError(
                 "goal_mode: a sequence needs to know when a goal is reached, and the model is not calibrated; run goalward calibrate"
+            )
+        self._conditioned = isinstance(model, StateConditioned)
+        if self._conditioned and self.config.max_delay_steps:
+            raise UserError(
+                f"max_delay_steps: {self.config.max_delay_steps}, and the model is told the robot's state, which says what acted; give 0"
             )
         num_actions = len(model.action_names)
         if self.action_set.low_A.shape != (num_actions,):
@@ -142,9 +148,12 @@ class RecedingHorizon:
         """
         begun_s = self.clock()
         seen = [
-            read_observation(obs, self.model, position_axes=self._position_axes, default_time_s=state.num_acts * self.model.dt_s)
+            read_observation(
+                obs, self.model, position_axes=self._position_axes, default_time_s=state.num_acts * self.model.dt_s,
+                needs_proprio=self._conditioned,
+            )
             for state, obs in zip(states, observations, strict=True)
-        ]
+        ]  # fmt: skip
         states = self._look(states, seen)
         due = [b for b, state in enumerate(states) if state.hold_reason is None and self._is_due(state)]
         if due:
@@ -191,14 +200,27 @@ class RecedingHorizon:
         # A frame whose latents are not finite would poison the ring for T steps; its energy is not finite either.
         finite = np.isfinite(energy)
         fault = observed.fault or (None if finite else "the latents of the frame or of the goal are not finite")
-        ring = state.z_1TND
-        if finite:
-            past = z_1ND[:, None].expand(-1, self.model.context_frames, -1, -1) if ring is None else ring
-            ring = torch.cat([past[:, 1:], z_1ND[:, None]], dim=1)
-        state = replace(state, z_1TND=ring, energy=energy, hold_reason=fault, missed=not finite, surprise=None, surprised=False)
+        ring, states = state.z_1TND, state.proprio_1TP
+        if finite and not (self._conditioned and observed.fault):  # such a model's frames and states belong together
+            ring = self._pushed(ring, z_1ND[:, None])
+            if self._conditioned:
+                states = self._pushed(states, torch.tensor(observed.proprio_P)[None, None])
+        state = replace(
+            state, z_1TND=ring, proprio_1TP=states, energy=energy, hold_reason=fault, missed=not finite, surprise=None, surprised=False
+        )
         if fault is not None:
             return replace(state, plan=None, num_near=0, success=None if self.calibration is None else False)
         return self._detect(self._compare(state, z_1ND), z_1ND)
+
+    def _pushed(self, ring: Tensor | None, newest: Tensor) -> Tensor:
+        """The last T entries [1, T, ...] with a new one [1, 1, ...]; the first of all is repeated."""
+        past = newest.expand(-1, self.model.context_frames, *newest.shape[2:]) if ring is None else ring
+        return torch.cat([past[:, 1:], newest], dim=1)
+
+    def _primed(self, states: Sequence[ControllerState], z_BTND: Tensor) -> Any:
+        if isinstance(self.model, StateConditioned):
+            return self.model.with_proprio(torch.cat([s.proprio_1TP for s in states if s.proprio_1TP is not None])).prime(z_BTND)
+        return self.model.prime(z_BTND)
 
     def _energy(self, state: ControllerState, z_1ND: Tensor) -> float:
         return float(latent_distance(z_1ND, self._wanted_GND(state)).amin())
@@ -260,7 +282,7 @@ class RecedingHorizon:
         planner_state = stack_states([state.planner for state in states])
         z_goal_BGND = torch.stack([self._wanted_GND(state) for state in states])
         with torch.no_grad():
-            context = self.model.prime(z_BTND)
+            context = self._primed(states, z_BTND)
             propose, horizon = self.proposer, self.config.horizon
             proposals_BPHA = None if propose is None else propose(z_BTND, z_goal_BGND, planner_state, horizon)
         problem = Problem(

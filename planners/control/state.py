@@ -64,6 +64,8 @@ class ControllerState:
     """The commands before it, and how late they act."""
     z_1TND: Tensor | None = None
     """Latents of the last T frames; the first frame repeated until there are enough."""
+    proprio_1TP: Tensor | None = None
+    """The robot's states in these frames, float32, for a model that predicts from them too."""
     plan: Plan | None = None
     """The plan in execution; None after a fault."""
     next_action: int = 0

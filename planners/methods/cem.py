@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,14 +33,20 @@ class CEMConfig:
     """Iterations, at most."""
     num_elites: int = 6
     """Cheapest candidates that shape the next iteration."""
-    init_std: float = 0.8
-    """Spread of the first iteration."""
+    init_std: float | tuple[float, ...] = 0.8
+    """Spread of the first iteration; one number, or one per action entry."""
     warm_std: float | None = None
     """Spread of the first iteration after a warm start; the same as init_std if not given."""
     min_std: float = 0.02
     """Floor under the spread."""
-    momentum: float = 0.0
-    """Share of the old mean and spread in the new ones."""
+    momentum: float | tuple[float, ...] = 0.0
+    """Share of the old mean and spread in the new ones; one number, or one per action entry."""
+    std_momentum: float | tuple[float, ...] | None = None
+    """Share of the old spread alone in the new one; the same as momentum if not given."""
+    unbiased: bool = False
+    """Divide the elites' squared deviations by their number less one, not by their number."""
+    mean_competes: bool = True
+    """Whether the mean itself, and the cold start beside a warm one, are among the candidates."""
     num_kept_elites: int = 3
     """Elites that also compete in the next iteration, at no cost in rollouts."""
     noise_exponent: float = 0.0
@@ -57,11 +64,14 @@ class CEMConfig:
         require_count("num_iterations", self.num_iterations)
         require_count("num_elites", self.num_elites, high=self.num_samples, why="no more than num_samples")
         require_count("num_kept_elites", self.num_kept_elites, low=0, high=self.num_elites, why="no more than num_elites")
-        require_number("init_std", self.init_std, low=0.0, high=10.0, open_low=True)
+        for number in _numbers(self.init_std):
+            require_number("init_std", number, low=0.0, high=10.0, open_low=True)
         if self.warm_std is not None:
             require_number("warm_std", self.warm_std, low=0.0, high=10.0, open_low=True)
         require_number("min_std", self.min_std, low=0.0, high=10.0)
-        require_number("momentum", self.momentum, low=0.0, high=1.0, open_high=True)
+        for name in ("momentum", "std_momentum"):
+            for number in _numbers(getattr(self, name)):
+                require_number(name, number, low=0.0, high=1.0, open_high=True)
         require_number("noise_exponent", self.noise_exponent, low=0.0, high=10.0)
         require_number("stop_tolerance", self.stop_tolerance, low=0.0, high=1.0)
         if self.return_mean and self.stop_tolerance > 0:
@@ -93,8 +103,9 @@ class CEM(Search[CEMParams]):
         """Centres the search on the warm start, with the full spread."""
         c = self.config
         warm_B11 = start.warm_B[:, None, None]
-        std_B11 = torch.where(warm_B11, c.init_std if c.warm_std is None else c.warm_std, c.init_std)
-        return CEMParams(mean_BKA=start.mean_BKA, std_BKA=(std_B11 * start.unit_A).expand_as(start.mean_BKA))
+        init = per_entry("init_std", c.init_std, start.unit_A)
+        std_B1A = torch.where(warm_B11, init if c.warm_std is None else c.warm_std, init)
+        return CEMParams(mean_BKA=start.mean_BKA, std_BKA=(std_B1A * start.unit_A).expand_as(start.mean_BKA))
 
     def propose(self, params: CEMParams, start: Start) -> Tensor:
         """Draws candidates; the first is the mean itself, and a warm-started search also tries the cold start."""
@@ -102,6 +113,8 @@ class CEM(Search[CEMParams]):
 
     def _drawn(self, params: CEMParams, start: Start, num_samples: int) -> Tensor:
         variables_BSKA = torch.addcmul(params.mean_BKA[:, None], params.std_BKA[:, None], start.noise_BSKA(num_samples))
+        if not self.config.mean_competes:
+            return variables_BSKA
         variables_BSKA[:, 0] = params.mean_BKA
         if params.kept_BEKA is None and num_samples > 1:
             variables_BSKA[:, 1] = torch.where(start.warm_B[:, None, None], start.cold_BKA, variables_BSKA[:, 1])
@@ -118,13 +131,21 @@ class CEM(Search[CEMParams]):
         rows_B1 = torch.arange(cost_BS.shape[0], device=cost_BS.device)[:, None]
         elite_BEKA = variables_BSKA[rows_B1, index_BE]
         finite_BE11 = torch.isfinite(cost_BE)[..., None, None]
-        share_BE11 = finite_BE11 / finite_BE11.sum(dim=1, keepdim=True).clamp(min=1)
+        num_B111 = finite_BE11.sum(dim=1, keepdim=True)
+        share_BE11 = finite_BE11 / num_B111.clamp(min=1)
         mean_BKA = (share_BE11 * elite_BEKA).sum(dim=1)
-        std_BKA = (share_BE11 * (elite_BEKA - mean_BKA[:, None]).square()).sum(dim=1).sqrt()
+        squared_BKA = (share_BE11 * (elite_BEKA - mean_BKA[:, None]).square()).sum(dim=1)
+        if c.unbiased:
+            squared_BKA = squared_BKA * (num_B111 / (num_B111 - 1).clamp(min=1)).squeeze(1)
+        std_BKA = squared_BKA.sqrt()
+        momentum = per_entry("momentum", c.momentum, start.unit_A)
+        std_momentum = momentum if c.std_momentum is None else per_entry("std_momentum", c.std_momentum, start.unit_A)
         any_B11 = finite_BE11.any(dim=1)
         return CEMParams(
-            mean_BKA=torch.where(any_B11, torch.lerp(mean_BKA, params.mean_BKA, c.momentum), params.mean_BKA),
-            std_BKA=torch.where(any_B11, torch.lerp(std_BKA, params.std_BKA, c.momentum), params.std_BKA).maximum(c.min_std * start.unit_A),
+            mean_BKA=torch.where(any_B11, torch.lerp(mean_BKA, params.mean_BKA, momentum), params.mean_BKA),
+            std_BKA=torch.where(any_B11, torch.lerp(std_BKA, params.std_BKA, std_momentum), params.std_BKA).maximum(
+                c.min_std * start.unit_A
+            ),
             kept_BEKA=elite_BEKA[:, : c.num_kept_elites],
             kept_cost_BE=cost_BE[:, : c.num_kept_elites],
             num_updates=params.num_updates + 1,
@@ -142,3 +163,20 @@ class CEM(Search[CEMParams]):
     def coloring_HH(self, horizon: int) -> Tensor | None:
         """Colours the noise in time."""
         return coloring(horizon, self.config.noise_exponent)
+
+
+def _numbers(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    return () if value is None else value if isinstance(value, tuple) else (value,)
+
+
+def per_entry(name: str, value: float | tuple[float, ...], like_A: Tensor) -> Any:
+    """One number for all action entries as it is, or one for each as a tensor [A] of their dtype and device.
+
+    Raises:
+        UserError: Another number of numbers than there are entries.
+    """
+    if not isinstance(value, tuple):
+        return value
+    if len(value) != len(like_A):
+        raise UserError(f"{name}: {len(value)} numbers for {len(like_A)} action entries; give one for all, or one each")
+    return torch.tensor(value, dtype=like_A.dtype, device=like_A.device)

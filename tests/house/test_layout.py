@@ -35,6 +35,9 @@ UNSAFE_CALLS = {
 MUST_BE_FALSE = {"allow_pickle", "trust_remote_code", "shell"}
 MUST_BE_TRUE = {"weights_only"}
 
+# The one program that opens other people's `.pt` files; what it must be is tested below.
+READS_CHECKPOINTS = ROOT / "wm/conversion/unpickle.py"
+
 # Names that differ between `import` and `pip install`.
 DISTRIBUTIONS = {"PIL": "pillow", "google_crc32c": "google-crc32c", "imageio_ffmpeg": "imageio-ffmpeg"}
 
@@ -167,7 +170,18 @@ def test_right_direction_is_left_alone(folder: str, source: str) -> None:
 
 
 def test_nothing_unpickles_or_evaluates() -> None:
-    assert not _offenders(unsafe_loading, SOURCES)
+    assert not _offenders(unsafe_loading, [path for path in SOURCES if path != READS_CHECKPOINTS])
+
+
+def test_other_peoples_checkpoints_are_read_by_one_program_that_is_started_and_never_imported() -> None:
+    source = READS_CHECKPOINTS.read_text(encoding="utf-8")
+    assert [found.partition(": ")[2] for found in unsafe_loading(source)] == ["torch.load"]
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"]
+    assert [ast.unparse(word) for call in calls for word in call.keywords if word.arg == "weights_only"] == ["weights_only=True"]
+    assert not [module for _, module in imports(source) if module.startswith("goalward")]
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        assert not [module for _, module in imports(text) if module.startswith("goalward.wm.conversion.unpickle")], path
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,21 @@ def python_of(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def requirements() -> dict[str, Any]:
+Peers = Mapping[str, Sequence[Sequence[str]]]
+
+
+def requirements(peers: Peers = PEERS) -> dict[str, Any]:
     """All that decides what is installed."""
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         "core": [f"{name}=={importlib.metadata.version(name)}" for name in CORE],
-        "peers": {library: [list(arguments) for arguments in calls] for library, calls in PEERS.items()},
+        "peers": {library: [list(arguments) for arguments in calls] for library, calls in peers.items()},
     }
 
 
-def ensure(folder: Path, say: Callable[[str], None], *, rebuild: bool = False, run: Run | None = None) -> dict[str, str]:
+def ensure(
+    folder: Path, say: Callable[[str], None], *, rebuild: bool = False, run: Run | None = None, peers: Peers = PEERS
+) -> dict[str, str]:
     """Makes the environment, unless it is there already.
 
     Args:
@@ -72,6 +77,7 @@ def ensure(folder: Path, say: Callable[[str], None], *, rebuild: bool = False, r
         say: Told what is going on.
         rebuild: Make it anew in any case.
         run: Starts a program and raises `subprocess.CalledProcessError` if it fails.
+        peers: What to install besides torch.
 
     Returns:
         Why libraries could not be installed, for those that could not.
@@ -80,7 +86,7 @@ def ensure(folder: Path, say: Callable[[str], None], *, rebuild: bool = False, r
         UserError: The folder holds something else, or not even torch can be installed.
     """
     run = run or _run
-    note, wanted = folder / NOTE_NAME, requirements()
+    note, wanted = folder / NOTE_NAME, requirements(peers)
     if folder.exists() and any(folder.iterdir()) and not note.exists():
         raise UserError(f"env_dir: {folder} holds something else; give a folder that is empty or does not exist")
     found = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
@@ -99,7 +105,7 @@ def ensure(folder: Path, say: Callable[[str], None], *, rebuild: bool = False, r
     except subprocess.CalledProcessError as error:
         raise UserError(f"env_dir: {_last_line(error)}; torch cannot be installed in {folder}") from error
     failed = {}
-    for library, calls in PEERS.items():
+    for library, calls in peers.items():
         say(f"installing {library}")
         try:
             for arguments in calls:
