@@ -56,6 +56,7 @@ def load_encoder(
     *,
     device: str | torch.device = "cpu",
     at: str | Path | None = None,
+    dtype: torch.dtype | None = None,
     compiled: bool = False,
 ) -> Encoder:
     """Loads a frozen encoder.
@@ -65,6 +66,7 @@ def load_encoder(
             its commit (`owner/name@commit`); behind the last two, options such as `#tokens=16` (see `spec.py`).
         device: Where it computes.
         at: Where the weights of a pretrained encoder are now, for a folder that only refers to them.
+        dtype: Precision of a pretrained encoder's weights; None picks bfloat16 where the hardware is fast at it.
         compiled: Compile a pretrained encoder's network; the small ones are left as they are.
 
     Raises:
@@ -75,13 +77,13 @@ def load_encoder(
     spec = parse_spec(name_or_path)
     path = Path(spec.source)
     if spec.is_hub_id:
-        return load_pretrained_encoder(spec, device=device, compiled=compiled)
+        return load_pretrained_encoder(spec, device=device, dtype=dtype, compiled=compiled)
     if (path / JSON_NAME).exists():
         described = read_description(path, kinds=("small", KIND))
         if described["kind"] == KIND:
-            return load_reference(path, described, options=spec.options, at=at, device=device, compiled=compiled)
+            return load_reference(path, described, options=spec.options, at=at, device=device, dtype=dtype, compiled=compiled)
     elif (path / CONFIG).exists() and at is None:
-        return load_pretrained_encoder(spec, device=device, compiled=compiled)
+        return load_pretrained_encoder(spec, device=device, dtype=dtype, compiled=compiled)
     if at is not None:
         raise UserError(f"encoder {str(at)!r}: {path} holds its weights itself, nothing is to be looked for; leave --encoder out")
     if spec.options and path.is_dir():

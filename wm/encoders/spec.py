@@ -80,8 +80,9 @@ def parse_spec(text: str | Path) -> EncoderSpec:
     whole = str(text)
     if isinstance(text, Path) or Path(whole).exists():
         return EncoderSpec(source=whole)
-    source, mark, written = whole.partition("#")
+    source, mark, written = whole.rpartition("#")
     options = _options(whole, written) if mark else {}
+    source = source if mark else whole
     if Path(source).exists():
         return EncoderSpec(source=source, options=options)
     name, at, revision = source.partition("@")
