@@ -162,12 +162,14 @@ def training_config(config: PretrainCommand, *, image_size_px: int) -> PretrainC
     from goalward.wm.pretrain import PretrainConfig
     from goalward.wm.pretrain_objective import ObjectiveConfig
 
-    small, debug = config.architecture == "small", config.preset == "debug"
+    debug = config.preset == "debug"
     shape: SmallEncoderConfig | VisionTransformerConfig
-    if small:
-        shape = SmallEncoderConfig(image_size_px=image_size_px, **({"widths": (16, 32, 64), "blocks": (0, 1, 1)} if debug else {}))
+    if config.architecture == "vit":
+        shape = VisionTransformerConfig(image_size_px=image_size_px)
+        shape = replace(shape, dim=48, depth=2, heads=2) if debug else shape
     else:
-        shape = VisionTransformerConfig(image_size_px=image_size_px, **({"dim": 48, "depth": 2, "heads": 2} if debug else {}))
+        shape = SmallEncoderConfig(image_size_px=image_size_px)
+        shape = replace(shape, widths=(16, 32, 64), blocks=(0, 1, 1)) if debug else shape
     if debug:
         resolved = PretrainConfig(
             encoder=shape,

@@ -139,14 +139,7 @@ class PretrainedEncoder:
         Raises:
             UserError: Another dtype, rank or size.
         """
-        frames = self._checked(frames)
-        z_MGD = torch.empty(len(frames), self.grid**2, self.dim, dtype=torch.float32, device=self.device)
-        size = 1 if self.device.type == "cpu" else _GPU_CHUNK
-        for start in range(0, len(frames), size):
-            # A copy: kernels may round by the alignment of memory, and a slice of a batch may lie anywhere.
-            chunk = frames[start : start + size].to(self.device, copy=True)
-            z_MGD[start : start + size] = self._patches(self.preprocessing.apply(chunk).to(self.dtype)).float()
-        return F.layer_norm(z_MGD, (self.dim,)) if self.read_out.norm == "layer" else z_MGD
+        return self._filled(frames, self.grid**2, None)
 
     @torch.no_grad()
     def encode(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
@@ -161,10 +154,20 @@ class PretrainedEncoder:
         Raises:
             UserError: Another dtype, rank or size.
         """
-        z_MGD = self.patch_tokens(frames)
-        if self._pooling_NG is None:
-            return z_MGD
-        return torch.stack([self._pooling_NG @ z_GD for z_GD in z_MGD]) if len(z_MGD) else z_MGD[:, : self.tokens_per_view]
+        return self._filled(frames, self.tokens_per_view, self._pooling_NG)
+
+    def _filled(self, frames: Tensor | NDArray[np.uint8], tokens: int, pooling_NG: Tensor | None) -> Tensor:
+        frames = self._checked(frames)
+        z_MND = torch.empty(len(frames), tokens, self.dim, dtype=torch.float32, device=self.device)
+        size = 1 if self.device.type == "cpu" else _GPU_CHUNK
+        for start in range(0, len(frames), size):
+            # A copy: kernels may round by the alignment of memory, and a slice of a batch may lie anywhere.
+            chunk = frames[start : start + size].to(self.device, copy=True)
+            z_mGD = self._patches(self.preprocessing.apply(chunk).to(self.dtype)).float()
+            if self.read_out.norm == "layer":
+                z_mGD = F.layer_norm(z_mGD, (self.dim,))
+            z_MND[start : start + size] = z_mGD if pooling_NG is None else pooling_NG @ z_mGD
+        return z_MND
 
     def _checked(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         if isinstance(frames, np.ndarray):  # torch warns of memory that is read-only: copy that

@@ -13,6 +13,7 @@ from typing import Any
 
 from goalward import UserError
 from goalward.wm.encoders.folder import JSON_NAME
+from goalward.wm.encoders.hub import require
 from goalward.wm.encoders.pretrained import PretrainedEncoder
 from goalward.wm.encoders.pretrained_folder import load_pretrained_encoder
 from goalward.wm.encoders.spec import EncoderSpec, ReadOut, looks_like_hub_id, parse_spec, read_out_of
@@ -42,6 +43,7 @@ def reference_bytes(encoder: PretrainedEncoder, *, provenance: dict[str, Any] | 
         "read_out": dataclasses.asdict(encoder.read_out),
         "fingerprint": encoder.fingerprint,
         "weights_sha256": encoder.origin.weights_sha256,
+        "versions": {"transformers": str(require("transformers").__version__), "torch": torch.__version__},
     }
     if provenance is not None:
         described["provenance"] = provenance

@@ -143,6 +143,7 @@ class VisionTransformerNetwork(nn.Module):
 
     cos_Gd: Tensor
     sin_Gd: Tensor
+    _pooling: Tensor
 
     def __init__(self, config: VisionTransformerConfig, generator: torch.Generator | None = None) -> None:
         """Builds the network.

@@ -59,7 +59,8 @@ class VJepa2Shape:
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Meta's names of all tensors, with their shapes."""
-        D, found = self.width, {"patch_embed.proj.weight": (self.width, 3, self.tubelet, self.patch_px, self.patch_px)}
+        D = self.width
+        found: dict[str, tuple[int, ...]] = {"patch_embed.proj.weight": (D, 3, self.tubelet, self.patch_px, self.patch_px)}
         found |= {"patch_embed.proj.bias": (D,), "norm.weight": (D,), "norm.bias": (D,)}
         for block in range(self.depth):
             for name, shape in (
