@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from goalward import UserError
 from goalward.wm.encoders.folder import JSON_NAME
 from goalward.wm.encoders.hub import require
@@ -43,7 +45,7 @@ def reference_bytes(encoder: PretrainedEncoder, *, provenance: dict[str, Any] | 
         "read_out": dataclasses.asdict(encoder.read_out),
         "fingerprint": encoder.fingerprint,
         "weights_sha256": encoder.origin.weights_sha256,
-        "versions": {"transformers": str(require("transformers").__version__), "torch": torch.__version__},
+        "versions": {"transformers": str(require("transformers").__version__), "torch": str(torch.__version__)},
     }
     if provenance is not None:
         described["provenance"] = provenance

@@ -51,8 +51,8 @@ class VisionTransformerConfig:
             raise UserError(f"patch_px = {self.patch_px}: must be in 4..64; use 16")
         if not self.patch_px <= self.image_size_px <= 1024 or self.image_size_px % self.patch_px:
             raise UserError(f"image_size_px = {self.image_size_px}: must be a multiple of {self.patch_px} up to 1024; use 128")
-        if not 1 <= self.heads <= 64 or not 1 <= self.dim <= 4096 or self.dim % self.heads or self.dim // self.heads < 8:
-            raise UserError(f"dim = {self.dim}, heads = {self.heads}: must be a multiple of heads, 8 or more for each; use 192 and 3")
+        if not 1 <= self.heads <= 64 or not 8 * self.heads <= self.dim <= 4096 or self.dim % (2 * self.heads):
+            raise UserError(f"dim = {self.dim}, heads = {self.heads}: each head needs an even number of channels, 8 or more; use 192 and 3")
         if not 1 <= self.depth <= 64:
             raise UserError(f"depth = {self.depth}: must be in 1..64; use 6")
         if self.tokens < 1 or math.isqrt(self.tokens) ** 2 != self.tokens or self.tokens > self.grid**2:
