@@ -27,6 +27,8 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "collect": Verb("collect", "CollectCommand", "record episodes in simulation"),
     "pretrain": Verb("pretrain", "PretrainCommand", "train an encoder on video"),
+    "convert": Verb("convert", "ConvertCommand", "turn an original V-JEPA 2 checkpoint into safetensors, once"),
+    "encoders": Verb("encoders", "EncodersCommand", "list encoders: width, tokens, licence, milliseconds a frame here"),
     "probe": Verb("probe", "ProbeCommand", "measure what an encoder knows"),
     "reweigh": Verb("reweigh", "ReweighCommand", "make an encoder in which small objects count beside the arm"),
     "train": Verb("train", "TrainCommand", "train a world model's predictor"),

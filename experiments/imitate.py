@@ -35,7 +35,7 @@ class ImitateCommand:
     out: Path | None = None
     """Folder for the policy and its checkpoints; none given: runs/<env>-<policy>."""
     encoder: str = "goalward-small"
-    """Name of an encoder, or the folder `goalward pretrain` wrote."""
+    """Name of an encoder, a folder or a hub id, as `goalward train` takes it."""
     cameras: tuple[str, ...] = ()
     """Cameras to use, in this order; none given: all in the data."""
     preset: Literal["default", "debug"] = "default"
@@ -128,7 +128,7 @@ def run(config: ImitateCommand) -> int:
         training, signature, reference, result, data_hash=store.content_hash, facts={"device": str(device), **inputs.facts}
     )
     weights: dict[str, Tensor] = dict(result.network.named_parameters())
-    save_policy(out, description, weights, result.latent.mean_ND, encoder_files=encoder_files(config.encoder))
+    save_policy(out, description, weights, result.latent.mean_ND, encoder_files=encoder_files(config.encoder, encoder))
     if not config.quiet:
         held_out, count = result.held_out, sum(p.numel() for p in weights.values())
         print(

@@ -47,6 +47,8 @@ class PlanEvalCommand:
     """Base seed; episode k has seed + k."""
     model: str | None = None
     """Name of a shipped model, or the folder of a checkpoint; none given: the shipped model of the environment."""
+    encoder: str | None = None
+    """Where the weights of the model's pretrained encoder are now, if they were moved since its training."""
     num_samples: int | None = None
     """Candidates (cem) or starts (adam) per plan; none given: the planner's default."""
     num_iterations: int | None = None
@@ -176,7 +178,7 @@ def open_env_and_model(config: PlanEvalCommand, env_name: str, *, variation: str
     import goalward
     from goalward.experiments.environments import open_env
 
-    model = goalward.load_model(config.model or env_name, device=config.device)
+    model = goalward.load_model(config.model or env_name, device=config.device, encoder=config.encoder)
     return open_env(env_name, model, variation=variation), model
 
 

@@ -1,4 +1,4 @@
-"""`goalward pretrain`: trains the embedded encoder on video and writes its folder and model card."""
+"""`goalward pretrain`: trains an encoder on video and writes its folder and model card."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class PretrainCommand:
     """Folder for the encoder; holds the state to resume from, too."""
     weights: tuple[float, ...] = ()
     """Sampling weight of each store, in order; empty: all the same."""
+    architecture: Literal["small", "vit"] = "small"
+    """The embedded convolutional encoder, or a vision transformer, written in V-JEPA 2's transformers format (needs goalward[hf])."""
     objective: Literal["latents", "pixels"] = "latents"
     """What is predicted of later frames: their latents, or their pixels (the generative control; a decoder is written beside)."""
     preset: Literal["default", "debug"] = "default"
@@ -47,7 +49,7 @@ class PretrainCommand:
     max_frames: int = 250_000
     """Bound on the frames held in memory, all stores and cameras together (48 KiB each at 128 px)."""
     name: str = "goalward-small"
-    """Name written into the encoder."""
+    """Name written into a small encoder; a vision transformer is called after its folder."""
     licence: str = "Apache-2.0"
     """SPDX identifier of the licence of the weights."""
     seed: int = 0
@@ -86,11 +88,12 @@ def run(config: PretrainCommand) -> int:
 
     from goalward.datasets.store import open_store
     from goalward.wm.decoder_folder import forget_decoder, save_decoder
-    from goalward.wm.encoders.folder import CARD_NAME, save_small_encoder, write_atomically
-    from goalward.wm.encoders.small import SmallEncoder
+    from goalward.wm.encoders.hub import require
     from goalward.wm.pretrain import pretrain
     from goalward.wm.pretrain_state import STATE_NAME
 
+    if config.architecture == "vit":
+        require("transformers")  # to read back what is exported: better missing now than after the training
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     stores = [open_store(path) for path in config.data]
     training = training_config(config, image_size_px=int(stores[0].spec.image_size_px))
@@ -120,29 +123,56 @@ def run(config: PretrainCommand) -> int:
         except KeyboardInterrupt:
             bar.note(f"stopped; continue with --resume --out {config.out}")
             return 130
-    encoder = SmallEncoder(result.encoder.network(), name=config.name, licence=config.licence)
     provenance = provenance_of(config, training, result, sources)
     forget_decoder(config.out)  # of an older encoder: it would be refused beside this one
-    save_small_encoder(config.out, encoder, provenance=provenance)
+    write_encoder(config, result.network, provenance)
     if result.decoder is not None:
         save_decoder(config.out, result.decoder)
-    write_atomically(config.out / CARD_NAME, model_card(encoder, provenance).encode())
     (config.out / STATE_NAME).unlink(missing_ok=True)  # the encoder is whole: nothing is left to resume
     if not config.quiet:
         bar.note(f"encoder written to {config.out}; next: goalward probe --encoder {config.out} --data {config.data[0]}")
     return 0
 
 
+def write_encoder(config: PretrainCommand, network: Any, provenance: dict[str, Any]) -> None:
+    """Writes the folder of a trained network, with its model card.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    from goalward.wm.encoders.folder import CARD_NAME, save_small_encoder, write_atomically
+    from goalward.wm.encoders.small import SmallEncoder, SmallEncoderNetwork
+    from goalward.wm.encoders.vit_folder import export_vision_transformer
+
+    if isinstance(network, SmallEncoderNetwork):
+        encoder = SmallEncoder(network, name=config.name, licence=config.licence)
+        save_small_encoder(config.out, encoder, provenance=provenance)
+        write_atomically(config.out / CARD_NAME, model_card(encoder, provenance).encode())
+    else:
+        export_vision_transformer(
+            config.out, network, licence=config.licence, provenance=provenance, card=lambda made: model_card(made, provenance)
+        )
+
+
 def training_config(config: PretrainCommand, *, image_size_px: int) -> PretrainConfig:
     """Resolves the preset and the options on top of it."""
     from goalward.wm.encoders.small import SmallEncoderConfig
+    from goalward.wm.encoders.vit import VisionTransformerConfig
     from goalward.wm.pixel_objective import PixelObjectiveConfig
     from goalward.wm.pretrain import PretrainConfig
     from goalward.wm.pretrain_objective import ObjectiveConfig
 
-    if config.preset == "debug":
+    debug = config.preset == "debug"
+    shape: SmallEncoderConfig | VisionTransformerConfig
+    if config.architecture == "vit":
+        shape = VisionTransformerConfig(image_size_px=image_size_px)
+        shape = replace(shape, dim=48, depth=2, heads=2) if debug else shape
+    else:
+        shape = SmallEncoderConfig(image_size_px=image_size_px)
+        shape = replace(shape, widths=(16, 32, 64), blocks=(0, 1, 1)) if debug else shape
+    if debug:
         resolved = PretrainConfig(
-            encoder=SmallEncoderConfig(image_size_px=image_size_px, widths=(16, 32, 64), blocks=(0, 1, 1)),
+            encoder=shape,
             objective=ObjectiveConfig(clip_frames=3, predictor_width=128, sigreg_directions=64),
             steps=60,
             batch_clips=16,
@@ -150,11 +180,11 @@ def training_config(config: PretrainCommand, *, image_size_px: int) -> PretrainC
             check_every=20,
         )
     else:
-        resolved = PretrainConfig(encoder=SmallEncoderConfig(image_size_px=image_size_px))
+        resolved = PretrainConfig(encoder=shape)
     if config.objective == "pixels":
-        small: dict[str, Any] = {"decoder_widths": (64, 32, 16), "decoder_blocks": (1, 1, 0)} if config.preset == "debug" else {}
+        tiny: dict[str, Any] = {"decoder_widths": (64, 32, 16), "decoder_blocks": (1, 1, 0)} if debug else {}
         shared = {name: getattr(resolved.objective, name) for name in ("clip_frames", "predictor_width", "brightness_jitter")}
-        resolved = replace(resolved, objective=PixelObjectiveConfig(**shared, **small))
+        resolved = replace(resolved, objective=PixelObjectiveConfig(**shared, **tiny))
     if config.minutes is not None:
         resolved = replace(resolved, minutes=config.minutes, steps=None)
     if config.steps is not None:
@@ -191,7 +221,8 @@ def command_line(config: PretrainCommand) -> str:
     """Writes the command that makes this encoder again; data folders by their names alone, since paths are the machine's."""
     words = ["goalward", "pretrain", "--data", *(f"data/{path.name}" for path in config.data)]
     defaults = PretrainCommand(data=config.data)
-    for name in ("weights", "objective", "preset", "minutes", "steps", "batch_clips", "max_frames", "name", "licence", "seed"):
+    names = ("weights", "architecture", "objective", "preset", "minutes", "steps", "batch_clips", "max_frames", "name", "licence", "seed")
+    for name in names:
         value = getattr(config, name)
         if value != getattr(defaults, name):
             words += ["--" + name.replace("_", "-"), *map(str, value if isinstance(value, tuple) else (value,))]

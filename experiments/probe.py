@@ -18,7 +18,7 @@ class ProbeCommand:
     data: Path
     """Episode store with the position among its proprioception."""
     encoder: str = "goalward-small"
-    """Name or folder of the encoder."""
+    """Name of an encoder, a folder or a hub id, as `goalward train` takes it."""
     target: tuple[str, ...] = ("ee_x_m", "ee_y_m", "ee_z_m")
     """Proprioception entries that the probe reads, metres."""
     max_samples: int = 6_000

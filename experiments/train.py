@@ -32,7 +32,7 @@ class TrainCommand:
     out: Path | None = None
     """Folder for the model and its checkpoints; none given: runs/<env>."""
     encoder: str = "goalward-small"
-    """Name of an encoder, or the folder `goalward pretrain` wrote."""
+    """Name of an encoder, a folder (of `goalward pretrain`, or in transformers format) or a hub id owner/name@commit; #tokens=16 pools."""
     cameras: tuple[str, ...] = ()
     """Cameras to use, in this order; none given: all in the data."""
     preset: Literal["default", "debug"] = "default"
@@ -117,7 +117,11 @@ def run(config: TrainCommand) -> int:
             return 130
     description = _description(training, store, signature, encoder, is_shipped(config.encoder), result, inputs.facts, str(device))
     save_model(
-        out, description, dict(result.predictor.named_parameters()), result.latent.mean_ND, encoder_files=encoder_files(config.encoder)
+        out,
+        description,
+        dict(result.predictor.named_parameters()),
+        result.latent.mean_ND,
+        encoder_files=encoder_files(config.encoder, encoder),
     )
     if not config.quiet:
         _print_table(result)

@@ -107,10 +107,15 @@ def is_shipped(encoder: str) -> bool:
     return encoder in ENCODERS
 
 
-def encoder_files(encoder: str) -> dict[str, bytes] | None:
-    """The files of an encoder that the package does not ship."""
+def encoder_files(encoder: str, loaded: Encoder) -> dict[str, bytes] | None:
+    """The files of an encoder that the package does not ship; of a pretrained one, a reference to where its weights are."""
+    from goalward.wm.encoders.pretrained import PretrainedEncoder
+    from goalward.wm.encoders.reference import reference_bytes
+
     if is_shipped(encoder):
         return None
+    if isinstance(loaded, PretrainedEncoder):
+        return {"encoder.json": reference_bytes(loaded)}
     names = ("encoder.json", "encoder.safetensors", "decoder.json", "decoder.safetensors", "MODEL_CARD.md")
     return {name: (Path(encoder) / name).read_bytes() for name in names if (Path(encoder) / name).is_file()}
 

@@ -23,20 +23,21 @@ class UserError(ValueError):
     """
 
 
-def load_model(name_or_path: str = "reach", device: str = "cpu", *, compiled: bool = False) -> WorldModel:
+def load_model(name_or_path: str = "reach", device: str = "cpu", *, compiled: bool = False, encoder: str | None = None) -> WorldModel:
     """Loads a world model.
 
     Args:
         name_or_path: name of a shipped model (`reach`), or the folder of a checkpoint.
         device: torch device.
         compiled: compile rollouts for their exact shape: half a minute once per shape, then somewhat faster; needs a C++ compiler.
+        encoder: where the weights of a pretrained encoder are now; None: where they were in training.
 
     Raises:
         UserError: unknown name, or a missing or damaged checkpoint (every mismatch is reported at once).
     """
     from goalward.wm.model import load_model as load
 
-    return load(name_or_path, device=device, compiled=compiled)
+    return load(name_or_path, device=device, compiled=compiled, encoder=encoder)
 
 
 def make_controller(model: WorldModel, goal_pixels: Any, **options: Any) -> Controller:

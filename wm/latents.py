@@ -132,7 +132,8 @@ def encode_store(
     if signature.image_size_px != encoder.image_size_px:
         raise UserError(
             f"image_size_px of the dataset is {signature.image_size_px}, encoder {encoder.name} takes {encoder.image_size_px}; "
-            f"collect with --image-size-px {encoder.image_size_px} or choose another encoder"
+            f"collect with --image-size-px {encoder.image_size_px}, choose another encoder, or let a pretrained one resize: "
+            f"#frame={signature.image_size_px} behind its name"
         )
     views = [list(store.spec.cameras).index(name) for name in signature.cameras]
     episodes = store.indices(split)

@@ -304,6 +304,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     compiled: bool = False,
     calibrated: bool = True,
+    encoder: str | Path | None = None,
 ) -> WorldModel:
     """Loads a world model.
 
@@ -311,8 +312,10 @@ def load_model(
         name_or_path: Name of a model in the package, such as "reach", or a folder written by `goalward train`.
         device: "cpu", "cuda", ...
         dtype: Precision inside the predictor; None picks bfloat16 where the hardware is fast at it.
-        compiled: Compile rollouts without gradients for their exact shape: tens of seconds once per shape, then faster.
+        compiled: Compile rollouts without gradients for their exact shape, and a pretrained encoder: tens of seconds once per shape, then
+            faster.
         calibrated: Read the calibration too, where there is one; False leaves it alone.
+        encoder: Where the weights of a pretrained encoder are now (folder, or hub id with its commit); None: where they were in training.
 
     Raises:
         UserError: Unknown name, no such folder, or a folder that is damaged (everything found wrong, in one line).
@@ -323,13 +326,15 @@ def load_model(
     folder = model_folder(name_or_path)
     description, predictor, mean_ND = read_model(folder)
     origin: Any = description.encoder.name if description.encoder.shipped else folder / ENCODER_FOLDER
-    encoder = load_encoder(origin, device=device)
-    model = WorldModel(description, predictor, mean_ND, encoder, device=device, dtype=dtype, compiled=compiled)
+    if encoder is not None and description.encoder.shipped:
+        raise UserError(f"encoder: model {folder} uses {description.encoder.name}, which ships with the package; leave --encoder out")
+    frozen = load_encoder(origin, device=device, at=encoder, compiled=compiled)
+    model = WorldModel(description, predictor, mean_ND, frozen, device=device, dtype=dtype, compiled=compiled)
     model.calibration = read_calibration(folder) if calibrated else None
     model.planning = read_planning(folder)
     model.folder = folder
     if not description.encoder.shipped:
-        model.decoder = read_decoder(folder / ENCODER_FOLDER, encoder=encoder.fingerprint, device=device)
+        model.decoder = read_decoder(folder / ENCODER_FOLDER, encoder=frozen.fingerprint, device=device)
     return model
 
 

@@ -1,4 +1,4 @@
-"""Pretrains the embedded encoder on video alone, then freezes it.
+"""Pretrains an encoder on video alone: the embedded one, or a small vision transformer.
 
 The loop only: clips come from `video_clips.py`, the loss from `pretrain_objective.py` (or, for the generative control, from
 `pixel_objective.py`), exact resume from `pretrain_state.py`.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from goalward import UserError
 from goalward.wm.decoder import Decoder, DecoderNetwork
+from goalward.wm.encoders.networks import TrainableConfig, TrainableNetwork, make_network
 from goalward.wm.encoders.small import SmallEncoder, SmallEncoderConfig, SmallEncoderNetwork
+from goalward.wm.encoders.vit import VisionTransformerNetwork
 from goalward.wm.pixel_objective import PixelObjectiveConfig, held_out_pixels, pixel_objective
 from goalward.wm.pretrain_objective import (
     FuturePredictor,
@@ -39,8 +41,8 @@ from goalward.wm.video_clips import ClipPool, ClipSampler
 class PretrainConfig:
     """How the encoder is pretrained."""
 
-    encoder: SmallEncoderConfig = field(default_factory=SmallEncoderConfig)
-    """Shape of the encoder."""
+    encoder: TrainableConfig = field(default_factory=SmallEncoderConfig)
+    """Shape of the encoder, which decides its architecture too."""
     objective: ObjectiveConfig | PixelObjectiveConfig = field(default_factory=ObjectiveConfig)
     """What it is trained for: to predict latents, or (the generative control) pixels."""
     steps: int | None = None
@@ -74,6 +76,8 @@ class PretrainConfig:
         for name in ("weight_decay", "save_every_s"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise UserError(f"{name} = {value}: must be 0 or above and finite")
+        if isinstance(self.objective, PixelObjectiveConfig) and not isinstance(self.encoder, SmallEncoderConfig):
+            raise UserError("objective pixels: its decoder belongs to the small encoder; use the objective latents, or architecture small")
         for name, least in (("batch_clips", 2), ("warmup_steps", 0), ("check_every", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} = {getattr(self, name)}: must be at least {least}")
@@ -121,12 +125,18 @@ class HeldOut:
 class Pretrained:
     """The result of a run."""
 
-    encoder: SmallEncoder
-    """Frozen."""
+    network: TrainableNetwork
+    """As trained; its exported form is frozen."""
     progress: Progress
     """The last step's."""
     decoder: Decoder | None = None
     """Frozen; None where the objective needs none."""
+
+    @property
+    def encoder(self) -> SmallEncoder:
+        """A frozen copy of a small encoder; a vision transformer is exported instead, and loaded like any other."""
+        assert isinstance(self.network, SmallEncoderNetwork)
+        return SmallEncoder(self.network)
 
 
 def pretrain(
@@ -160,7 +170,7 @@ def pretrain(
         raise UserError("resume needs the folder of the run; give --out")
     sampler = ClipSampler(train, clip_frames=config.objective.clip_frames)
     generator = torch.Generator().manual_seed(config.seed)
-    network = SmallEncoderNetwork(config.encoder, generator)
+    network = make_network(config.encoder, generator)
     predictor = FuturePredictor(network.config.tokens_per_view * network.config.dim, config.objective.predictor_width, generator)
     modules: dict[str, nn.Module] = {"encoder": network, "predictor": predictor}
     if isinstance(config.objective, PixelObjectiveConfig):  # drawn last, so that the other two begin alike under either objective
@@ -207,8 +217,10 @@ def pretrain(
             saved = time.monotonic()
     if held_out_clips is not None:
         held_out = check_held_out(modules, held_out_clips, config.objective)
-    encoder, decoder = SmallEncoder(network), modules.get("decoder")
-    return Pretrained(encoder, progress(), Decoder(decoder, encoder=encoder.fingerprint) if isinstance(decoder, DecoderNetwork) else None)
+    result, decoder = Pretrained(network, progress()), modules.get("decoder")
+    if not isinstance(decoder, DecoderNetwork):
+        return result
+    return replace(result, decoder=Decoder(decoder, encoder=result.encoder.fingerprint))
 
 
 def _fraction(config: PretrainConfig, state: PretrainState) -> float:
@@ -258,9 +270,9 @@ def _step(config: PretrainConfig, state: PretrainState, sampler: ClipSampler, fr
     return terms
 
 
-def _networks(modules: Mapping[str, nn.Module]) -> tuple[SmallEncoderNetwork, FuturePredictor, DecoderNetwork | None]:
+def _networks(modules: Mapping[str, nn.Module]) -> tuple[TrainableNetwork, FuturePredictor, DecoderNetwork | None]:
     network, predictor, decoder = modules["encoder"], modules["predictor"], modules.get("decoder")
-    assert isinstance(network, SmallEncoderNetwork)
+    assert isinstance(network, SmallEncoderNetwork | VisionTransformerNetwork)
     assert isinstance(predictor, FuturePredictor)
     assert decoder is None or isinstance(decoder, DecoderNetwork)
     return network, predictor, decoder

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from goalward import UserError
 from goalward.wm.base import inference_dtype
-from goalward.wm.encoders.small import SmallEncoderNetwork
+from goalward.wm.encoders.networks import TrainableNetwork
 from goalward.wm.sigreg import sigreg
 
 
@@ -112,7 +112,7 @@ class FuturePredictor(nn.Module):
         return current + delta
 
 
-def encode_clips(network: SmallEncoderNetwork, clips_CLhw3: Tensor) -> Tensor:
+def encode_clips(network: TrainableNetwork, clips_CLhw3: Tensor) -> Tensor:
     """Encodes clips with gradients.
 
     Args:

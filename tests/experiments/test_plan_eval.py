@@ -205,7 +205,7 @@ def test_help_says_what_every_option_does(command: Any, capsys: pytest.CaptureFi
 
 def test_the_set_of_options_is_deliberate() -> None:
     assert [field.name for field in dataclasses.fields(PlanEvalCommand)] == [
-        "env", "planner", "episodes", "seed", "model", "num_samples", "num_iterations", "horizon", "execute_steps", "budget_ms",
+        "env", "planner", "episodes", "seed", "model", "encoder", "num_samples", "num_iterations", "horizon", "execute_steps", "budget_ms",
         "realtime", "split", "compare", "references", "report", "max_cards", "device", "json",
     ]  # fmt: skip
 

@@ -238,3 +238,29 @@ def test_probe_refuses_data_that_does_not_fit(store: Path, tmp_path: Path) -> No
         run_probe(ProbeCommand(data=make_store(tmp_path / "large", size=64), encoder=encoder, threads=1))
     with pytest.raises(UserError, match="neither a known name nor a folder"):
         run_probe(ProbeCommand(data=store, encoder=str(tmp_path / "none"), threads=1))
+
+
+def test_a_vision_transformer_is_pretrained_exported_and_trained_upon(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command(store, tmp_path / "encoder", architecture="vit")) == 0
+    encoder = load_encoder(tmp_path / "encoder")
+    assert (type(encoder).__name__, encoder.image_size_px, encoder.tokens_per_view, encoder.dim) == ("PretrainedEncoder", SIZE, 4, 48)
+    assert encoder.licence == "Apache-2.0"
+    described = json.loads((tmp_path / "encoder" / "encoder.json").read_text())
+    assert described["provenance"]["command"] == "goalward pretrain --data data/ball --architecture vit --preset debug --steps 4"
+    assert described["provenance"]["figures"]["steps"] == 4
+    assert str(tmp_path) not in json.dumps(described)
+    assert encoder.fingerprint in (tmp_path / "encoder" / "README.md").read_text()
+    assert not (tmp_path / "encoder" / STATE_NAME).exists()
+    assert run_train(train_command(store, tmp_path)) == 0
+    assert load_model(tmp_path / "model").encoder.fingerprint == encoder.fingerprint
+    options = ProbeCommand(data=store, encoder=str(tmp_path / "encoder"), pixel_side=8, threads=1, json=True)
+    capsys.readouterr()
+    assert run_probe(options) == 0
+    assert set(json.loads(capsys.readouterr().out)["methods"]) == {"encoder", "pixels 8x8"}
+
+
+def test_pixels_are_not_predicted_by_a_vision_transformer(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its decoder belongs to the small encoder"):
+        run(command(store, tmp_path / "encoder", architecture="vit", objective="pixels"))

@@ -69,10 +69,16 @@ def _section(content: Mapping[Any, Any], section: str) -> dict[str, torch.Tensor
     found = content.get(section)
     if not isinstance(found, Mapping) or not found:
         raise Fault(f"holds no mapping {section!r} of tensors; it has {', '.join(sorted(map(str, content))[:12]) or 'nothing'}")
-    if wrong := [f"{name} ({type(value).__name__})" for name, value in found.items() if not isinstance(value, torch.Tensor)]:
-        raise Fault(f"holds in {section!r} what is no tensor: {', '.join(wrong[:12])}")
+    if wrong := [f"{name} ({type(value).__name__})" for name, value in found.items() if not _is_plain(value)]:
+        raise Fault(f"holds in {section!r} what is no plain tensor: {', '.join(wrong[:12])}")
     # Copies: safetensors refuses memory that two tensors share.
     return {str(name): value.detach().clone().contiguous() for name, value in found.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a dense tensor with memory of its own, and exactly a tensor: subclasses carry behaviour."""
+    exactly = type(value) in (torch.Tensor, torch.nn.Parameter)
+    return exactly and value.layout is torch.strided and not value.is_quantized and not value.is_meta
 
 
 def _short(text: str) -> str:

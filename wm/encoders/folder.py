@@ -115,8 +115,8 @@ def load_small_encoder(path: str | Path, *, device: str | torch.device = "cpu") 
     raise UserError(f"encoder folder {folder} is damaged: {'; '.join(faults)}; {_FIX}")
 
 
-def read_description(path: str | Path) -> dict[str, Any]:
-    """Reads `encoder.json` of a folder, unverified beyond its schema.
+def read_description(path: str | Path, *, kinds: tuple[str, ...] = ("small",)) -> dict[str, Any]:
+    """Reads `encoder.json` of a folder, unverified beyond its schema and kind.
 
     Raises:
         UserError: Missing, too large, not JSON, or of another schema or kind.
@@ -134,10 +134,10 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{file} is not valid JSON; {_FIX}") from error
     if not isinstance(described, dict):
         raise UserError(f"{file} is not a JSON object; {_FIX}")
-    if described.get("schema") != _SCHEMA or described.get("kind") != "small":
+    if described.get("schema") != _SCHEMA or described.get("kind") not in kinds:
         raise UserError(
             f"{file}: schema {described.get('schema')!r}, kind {described.get('kind')!r}: this version reads "
-            f"schema {_SCHEMA}, kind 'small'; update goalward or choose another encoder"
+            f"schema {_SCHEMA}, kind {' or '.join(map(repr, kinds))}; update goalward or choose another encoder"
         )
     return described
 

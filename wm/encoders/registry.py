@@ -11,8 +11,11 @@ import torch
 
 from goalward import UserError
 from goalward.wm.base import Encoder
-from goalward.wm.encoders.folder import JSON_NAME, load_small_encoder
+from goalward.wm.encoders.folder import JSON_NAME, load_small_encoder, read_description
 from goalward.wm.encoders.pixels import PixelEncoder
+from goalward.wm.encoders.pretrained_folder import CONFIG, load_pretrained_encoder
+from goalward.wm.encoders.reference import KIND, load_reference, missing_encoder
+from goalward.wm.encoders.spec import parse_spec
 
 _WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
@@ -51,23 +54,44 @@ ENCODERS: dict[str, EncoderEntry] = {
 }
 
 
-def load_encoder(name_or_path: str | Path = "goalward-small", *, device: str | torch.device = "cpu") -> Encoder:
+def load_encoder(
+    name_or_path: str | Path = "goalward-small",
+    *,
+    device: str | torch.device = "cpu",
+    at: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    compiled: bool = False,
+) -> Encoder:
     """Loads a frozen encoder.
 
     Args:
-        name_or_path: A name from `ENCODERS`, or the path of an encoder folder.
+        name_or_path: A name from `ENCODERS`; the path of an encoder folder, of a model folder in `transformers` format, or a hub id with
+            its commit (`owner/name@commit`); behind the last two, options such as `#tokens=16` (see `spec.py`).
         device: Where it computes.
+        at: Where the weights of a pretrained encoder are now, for a folder that only refers to them.
+        dtype: Precision of a pretrained encoder's weights; None picks bfloat16 where the hardware is fast at it.
+        compiled: Compile a pretrained encoder's network; the small ones are left as they are.
 
     Raises:
         UserError: Unknown name, no such folder, or a folder that is damaged.
     """
     if (entry := ENCODERS.get(str(name_or_path))) is not None:
         return entry.make(device)
-    path = Path(name_or_path)
-    if path.is_dir() or (path / JSON_NAME).exists():
+    spec = parse_spec(name_or_path)
+    path = Path(spec.source)
+    if spec.is_hub_id:
+        return load_pretrained_encoder(spec, device=device, dtype=dtype, compiled=compiled)
+    if (path / JSON_NAME).exists():
+        described = read_description(path, kinds=("small", KIND))
+        if described["kind"] == KIND:
+            return load_reference(path, described, options=spec.options, at=at, device=device, dtype=dtype, compiled=compiled)
+    elif (path / CONFIG).exists() and at is None:
+        return load_pretrained_encoder(spec, device=device, dtype=dtype, compiled=compiled)
+    if at is not None:
+        raise UserError(f"encoder {str(at)!r}: {path} holds its weights itself, nothing is to be looked for; leave --encoder out")
+    if spec.options and path.is_dir():
+        raise UserError(f"encoder {str(name_or_path)!r}: options belong to encoders in transformers format; leave {spec.options} out")
+    if path.is_dir():
         return load_small_encoder(path, device=device)
     near = difflib.get_close_matches(str(name_or_path), ENCODERS, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(ENCODERS)}"
-    raise UserError(
-        f"encoder {str(name_or_path)!r}: neither a known name nor a folder; {hint}, or give the folder that `goalward pretrain` wrote"
-    )
+    raise missing_encoder(str(name_or_path), f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(ENCODERS)}")
