@@ -72,7 +72,8 @@ def configured(name: str, settings: Mapping[str, Any]) -> Any:
     known = {field.name for field in dataclasses.fields(default)}
     if unknown := sorted(set(settings) - known):
         raise UserError(f"planner {name!r} has no {', '.join(unknown)}; its settings are {', '.join(sorted(known))}")
-    return dataclasses.replace(default, **settings)
+    # JSON has no tuples: a list is one number per action entry.
+    return dataclasses.replace(default, **{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
 
 
 def make_planner(name: str, config: Any = None, *, clock: Clock = time.perf_counter) -> Planner:

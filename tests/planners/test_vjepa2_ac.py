@@ -11,6 +11,7 @@ from goalward import UserError
 from goalward.planners.actions import Situation
 from goalward.planners.base import PlannerState
 from goalward.planners.methods.cem import CEM, CEMConfig
+from goalward.planners.registry import configured
 from goalward.planners.vjepa2_ac import VJEPA2_AC_PRESETS, VJepa2ACPlanning, vjepa2_ac_planning
 
 
@@ -108,6 +109,10 @@ def test_the_mean_need_not_compete(worlds):
 def test_settings_out_of_range_are_refused(fields, says):
     with pytest.raises(UserError, match=says):
         CEMConfig(**fields)
+
+
+def test_a_models_advice_may_give_one_number_per_entry():
+    assert configured("cem", {"init_std": [0.1, 0.2]}) == CEMConfig(init_std=(0.1, 0.2))
 
 
 def test_another_number_of_spreads_than_action_entries_is_refused(worlds):

@@ -1,4 +1,4 @@
-"""Attention to all keys, and attention that can be continued: its logarithm of the sum of exponentials is kept, so that one more key can be added exactly.
+"""Attention, and attention that can be continued: the logarithm of the sum of exponentials is kept, so that one more key can be added.
 
     softmax over old keys and a new one  =  (1 - g) * old attention + g * v_new        g = sigmoid(q . k_new - old log-sum-exp)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from goalward.wm.vjepa2_ac import attention as attention_module
 from goalward.wm.vjepa2_ac import rollout as rollout_module
 from goalward.wm.vjepa2_ac.attention import summed_attention, with_one_more
 
@@ -99,6 +100,17 @@ def test_bfloat16_is_near_float32(ac):
             rolled.append(predictor.rollout(context, actions))
     assert rolled[1].dtype == torch.float32
     assert float((rolled[0] - rolled[1]).abs().mean()) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_keys_and_many_are_attended_to_alike(monkeypatch, dtype):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, n, 2, 8, generator=generator).to(dtype) for n in (4, 7, 7))
+    few = attention_module.attention(q, k, v)
+    monkeypatch.setattr(attention_module, "_FEW_KEYS", {})
+    many = attention_module.attention(q, k, v)
+    assert few.shape == many.shape == (3, 4, 2, 8)
+    torch.testing.assert_close(few, many, rtol=0, atol=1e-6 if dtype is torch.float32 else 2e-2)
 
 
 def test_an_attention_can_be_continued():
