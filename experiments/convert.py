@@ -1,6 +1,4 @@
-"""`goalward convert`: turns Meta's original V-JEPA 2 files into folders of safetensors, once: an encoder that `--encoder` takes, or the
-predictor of V-JEPA 2-AC.
-"""
+"""`goalward convert`: turns Meta's original V-JEPA 2 files into folders of safetensors, once: an encoder, or V-JEPA 2-AC's predictor."""
 
 from __future__ import annotations
 

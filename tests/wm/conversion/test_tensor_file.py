@@ -122,7 +122,7 @@ def test_a_truncated_file_is_said_to_be_so(tmp_path, share):
         ({"encoder": TENSORS, "epoch": 1}, "no mapping 'predictor' of tensors; it has encoder, epoch"),
         ({"predictor": 5}, "no mapping 'predictor'"),
         ({"predictor": {}}, "no mapping 'predictor'"),
-        ({"predictor": {"a": 1.5, "b": torch.zeros(1), "c": "text"}}, r"what is no tensor: a \(float\), c \(str\)"),
+        ({"predictor": {"a": 1.5, "b": torch.zeros(1), "c": "text"}}, r"what is no plain tensor: a \(float\), c \(str\)"),
         ([torch.zeros(1)], "holds a list"),
     ],
 )
