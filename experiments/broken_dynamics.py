@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Broken:
+class Broken(ABC):
     """A learned world model of which everything is kept but what it predicts."""
 
     def __init__(self, model: Any) -> None:
@@ -21,9 +22,9 @@ class Broken:
         """Encoder, normalisation, bounds: the learned model's."""
         return getattr(self._model, name)
 
+    @abstractmethod
     def rollout(self, context: Any, actions_BSHA: Tensor) -> Tensor:
         """What it predicts, z_BSHND."""
-        raise NotImplementedError
 
     def imagine(self, context: Any, act: Callable[[list[Tensor]], Tensor], horizon: int) -> tuple[Tensor, Tensor]:
         """As `WorldModel.imagine`, in the broken world: nothing of the learned model's predictions may leak into proposals."""
