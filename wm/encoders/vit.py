@@ -206,6 +206,6 @@ def rotary_tables(grid: int, channels: int) -> tuple[Tensor, Tensor]:
 
 def rotate(x: Tensor, cos_Gd: Tensor, sin_Gd: Tensor) -> Tensor:
     """Rotates neighbouring pairs of channels; [M, heads, G, d] to the same shape and dtype."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = x[..., 0::2], x[..., 1::2]
     turned = torch.stack((-odd, even), dim=-1).flatten(-2)
     return (x * cos_Gd + turned * sin_Gd).to(x.dtype)
