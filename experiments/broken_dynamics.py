@@ -49,9 +49,10 @@ class Persistence(Broken):
 
 
 class ShuffledActions(Broken):
-    """Predicts well, but what another candidate would do: the one before it, and of the first the last."""
+    """Predicts well, but what another candidate would do: the one before it, and of the first the last; a single one, the opposite."""
 
     def rollout(self, context: Any, actions_BSHA: Tensor) -> Tensor:
         """Predictions z_BSHND for the wrong candidates."""
-        predicted: Tensor = self._model.rollout(context, actions_BSHA.roll(1, dims=1))
+        others_BSHA = actions_BSHA.roll(1, dims=1) if actions_BSHA.shape[1] > 1 else -actions_BSHA
+        predicted: Tensor = self._model.rollout(context, others_BSHA)
         return predicted

@@ -55,10 +55,11 @@ def run(config: ConvertCommand) -> int:
         return _convert_predictor(config)
     from goalward.wm.conversion.tensor_file import read_tensors
     from goalward.wm.encoders.pretrained_folder import CONFIG
-    from goalward.wm.encoders.tensor_files import SINGLE
     from goalward.wm.encoders.vjepa2_format import meta_encoder, write_vjepa2_folder
 
-    if any((config.out / name).exists() for name in (CONFIG, SINGLE)):
+    if config.out.exists() and not config.out.is_dir():
+        raise UserError(f"out: {config.out} is a file; choose a folder")
+    if (config.out / CONFIG).exists():  # written last: weights without it are what a kill left, and are written again
         raise UserError(f"out: {config.out} already holds a model; choose another --out")
     read = read_tensors(config.checkpoint, (config.entry,))
     if config.sha256 and read.sha256 != config.sha256.lower():

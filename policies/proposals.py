@@ -93,9 +93,12 @@ def policy_proposer(policy: LatentPolicy, model: Any, *, num_samples: int, close
 
         def act(predicted: list[Tensor]) -> Tensor:
             seen_STND = torch.stack([*past, *predicted][-frames:], dim=1)
+            # An imagined world may diverge: that proposal is left out, and the others go on.
+            lost_S11 = ~torch.isfinite(seen_STND).flatten(1).all(1)[:, None, None] if predicted else seen_STND.new_zeros(1, 1, 1).bool()
+            seen_STND = torch.where(lost_S11[..., None], 0.0, seen_STND)
             first_SPA = policy.chunk(translated(seen_STND), goal_SND, generator=generator, num_samples=min(num_samples, 2))[:, :, 0]
             # The first proposal is the policy's most typical way, the others are drawn at every step.
-            return torch.cat([first_SPA[:1, 0], first_SPA[1:, -1]])
+            return torch.cat([first_SPA[:1, 0], first_SPA[1:, -1]]).masked_fill(lost_S11[..., 0], float("nan"))
 
         actions_1SHA, _ = model.imagine(model.prime(z_1TND), act, horizon)
         return actions_1SHA  # type: ignore[no-any-return]

@@ -254,6 +254,8 @@ class WorldModel:
         """
         if context.num_problems != 1:
             raise UserError(f"context: {context.num_problems} problems; imagine one at a time, so that no problem depends on others")
+        if horizon < 1:
+            raise UserError(f"horizon: {horizon} is not allowed; give at least 1 step")
         frames: list[Tensor] = []
         actions: list[Tensor] = []
         while len(frames) < horizon:

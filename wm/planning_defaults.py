@@ -53,6 +53,8 @@ class PlanningDefaults:
             raise UserError(f"proposals is {self.proposals!r}; must be the name of a folder beside {PLANNING_JSON}, or empty")
         if not 1 <= self.num_proposals <= 4096:
             raise UserError(f"num_proposals is {self.num_proposals}; must lie in 1 .. 4096")
+        if self.closed_loop and not self.proposals:
+            raise UserError("closed_loop is true; it is how proposals are made: name a policy's folder in proposals, or leave it out")
         for name, value in self.settings.items():
             if not isinstance(value, int | float | bool):
                 raise UserError(f"settings.{name} is {value!r}; must be a number, true or false")

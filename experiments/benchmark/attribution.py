@@ -34,9 +34,13 @@ def attributions(spec: BenchmarkSpec, rates: Mapping[tuple[str, str, str], float
     if base.kind != "planner":
         return []
     oracle = next((name for name, method in spec.methods.items() if method.kind == "oracle"), None)
-    swaps = [(part, _named(spec, base, dynamics, objective)) for part, dynamics, objective in CHAIN[:-1]]
-    budget = spec.methods[swaps[-1][1]] if swaps[-1][1] is not None else base
-    swaps.append((CHAIN[-1][0], _named(spec, base, *CHAIN[-1][1:], like=budget)))
+    swaps: list[tuple[str, str | None]] = []
+    for part, dynamics, objective in CHAIN[:-1]:  # all with the budget of the first, where they can be had
+        first = swaps[0][1] if swaps else None
+        swaps.append((part, _named(spec, base, dynamics, objective, like=None if first is None else spec.methods[first])))
+    last = swaps[-1][1]
+    small = None if last is None else _named(spec, base, *CHAIN[-1][1:], like=spec.methods[last], exactly=True)
+    swaps.append((CHAIN[-1][0], small or spec.against))
     if oracle is None or any(name is None for _, name in swaps):
         return []
     found = []
@@ -53,7 +57,9 @@ _BUDGET = ("num_samples", "num_iterations", "execute_steps", "proposals", "num_p
 """What swaps may differ in from the planner that is evaluated: the simulator is slow."""
 
 
-def _named(spec: BenchmarkSpec, base: MethodSpec, dynamics: str, objective: str | None, *, like: MethodSpec | None = None) -> str | None:
+def _named(
+    spec: BenchmarkSpec, base: MethodSpec, dynamics: str, objective: str | None, *, like: MethodSpec | None = None, exactly: bool = False
+) -> str | None:
     """Name of the method that differs from `base` in these, and perhaps in its budget: that of `like`, if there is such a one."""
     wanted = dataclasses.replace(base, dynamics=dynamics, objective=objective or base.objective)
 
@@ -61,5 +67,5 @@ def _named(spec: BenchmarkSpec, base: MethodSpec, dynamics: str, objective: str 
         return dataclasses.replace(wanted, **{field: getattr(of, field) for field in _BUDGET})
 
     exact = (name for name, method in spec.methods.items() if like is not None and method == with_budget(like))
-    near = (name for name, method in spec.methods.items() if method == with_budget(method))
+    near = (name for name, method in spec.methods.items() if not exactly and method == with_budget(method))
     return next(exact, None) or next(near, None)

@@ -114,18 +114,19 @@ def _planner(spec: MethodSpec, model: Any, env: Any) -> Method:
     )
     horizon = spec.horizon or None
     objective = _objective(spec, model, env)
+    broken = {"persistence": Persistence, "shuffled": ShuffledActions}.get(spec.dynamics)
+    predicting = model if broken is None else broken(model)  # what proposals are imagined with, too
     proposer: Any = None if spec.proposals == "none" else ADVISED
     if spec.proposals not in ("", "none"):
         policy = load_policy(_present(spec.proposals))
-        proposer = policy_proposer(policy, model, num_samples=spec.num_proposals, closed_loop=spec.closed_loop)
+        proposer = policy_proposer(policy, predicting, num_samples=spec.num_proposals, closed_loop=spec.closed_loop)
     if spec.dynamics == "true":
         return oracle_dynamics_method(
             env, model, planner, config, horizon=horizon, objective=objective, execute_steps=spec.execute_steps,
             proposer=advised_proposer(model) if proposer is ADVISED else proposer,
         )  # fmt: skip
-    broken = {"persistence": Persistence, "shuffled": ShuffledActions}.get(spec.dynamics)
     made: Method = planner_method(
-        model if broken is None else broken(model), planner, config, horizon=horizon, execute_steps=spec.execute_steps,
+        predicting, planner, config, horizon=horizon, execute_steps=spec.execute_steps,
         objective=objective, proposer=proposer,
     )  # fmt: skip
     return made
@@ -152,7 +153,7 @@ def _objective(spec: MethodSpec, model: Any, env: Any) -> Any:
         return Objective(terms=(ReadoutDistance(readout=task_readout(model, env), step_weights=advised),))
     from goalward.planners.objectives.decoded import DecodedDistance
 
-    return Objective(terms=(DecodedDistance(model=model, step_weights="uniform"),))
+    return Objective(terms=(DecodedDistance(model=model, step_weights=advised),))
 
 
 def _policy(spec: MethodSpec, policy: Any, env: Any) -> Method:

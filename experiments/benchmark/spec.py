@@ -89,6 +89,8 @@ class MethodSpec:
         ):  # fmt: skip
             if not low <= getattr(self, field) <= high:
                 raise UserError(f"{field} is {getattr(self, field)}; must lie in {low} .. {high}")
+        if self.closed_loop and self.proposals in ("", "none"):
+            raise UserError("closed_loop is true; it is how the proposals named here are made: name a policy in proposals, or leave it out")
         if self.step_weights != "uniform" and self.objective != "latent":
             raise UserError(f"step_weights is {self.step_weights!r}; only the objective 'latent' takes it: set objective to 'latent'")
         if self.objective == "state" and self.dynamics != "true":

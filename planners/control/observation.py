@@ -35,7 +35,7 @@ class Observed:
     position_E: tuple[float, ...] | None
     """End-effector position in metres, if the limits need it."""
     proprio_P: NDArray[np.float32] | None
-    """The robot's state, as it was given; None if it was not."""
+    """The robot's state, for a model that predicts from it; else None."""
     time_s: float
     """When it was taken."""
     fault: str | None
@@ -87,7 +87,12 @@ def read_observation(
         )
     elif needs_proprio:
         raise UserError(f"observation: no entry 'proprio', and the model predicts from it; give float32 [{len(names)}]: {', '.join(names)}")
-    state = None if proprio is None else proprio.astype(np.float32)
+    state = None
+    if needs_proprio and proprio is not None:
+        with np.errstate(over="ignore"):
+            state = proprio.astype(np.float32)
+        if fault is None and not np.isfinite(state).all():
+            fault = "proprio is beyond what float32 holds"
     return Observed(pixels_Vhw3=pixels, position_E=position, proprio_P=state, time_s=time_s, fault=fault)
 
 

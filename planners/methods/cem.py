@@ -64,13 +64,15 @@ class CEMConfig:
         require_count("num_iterations", self.num_iterations)
         require_count("num_elites", self.num_elites, high=self.num_samples, why="no more than num_samples")
         require_count("num_kept_elites", self.num_kept_elites, low=0, high=self.num_elites, why="no more than num_elites")
-        for number in _numbers(self.init_std):
+        for number in _numbers("init_std", self.init_std):
             require_number("init_std", number, low=0.0, high=10.0, open_low=True)
         if self.warm_std is not None:
             require_number("warm_std", self.warm_std, low=0.0, high=10.0, open_low=True)
         require_number("min_std", self.min_std, low=0.0, high=10.0)
         for name in ("momentum", "std_momentum"):
-            for number in _numbers(getattr(self, name)):
+            if name == "std_momentum" and self.std_momentum is None:
+                continue
+            for number in _numbers(name, getattr(self, name)):
                 require_number(name, number, low=0.0, high=1.0, open_high=True)
         require_number("noise_exponent", self.noise_exponent, low=0.0, high=10.0)
         require_number("stop_tolerance", self.stop_tolerance, low=0.0, high=1.0)
@@ -165,8 +167,10 @@ class CEM(Search[CEMParams]):
         return coloring(horizon, self.config.noise_exponent)
 
 
-def _numbers(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
-    return () if value is None else value if isinstance(value, tuple) else (value,)
+def _numbers(name: str, value: float | tuple[float, ...]) -> tuple[float, ...]:
+    if value == ():
+        raise UserError(f"{name}: no number; give one for all action entries, or one each")
+    return value if isinstance(value, tuple) else (value,)
 
 
 def per_entry(name: str, value: float | tuple[float, ...], like_A: Tensor) -> Any:

@@ -131,6 +131,14 @@ def test_swaps_of_a_small_budget_are_compared_with_the_planner_of_that_budget() 
     assert found["lost"]["model"] == pytest.approx(0.4)
 
 
+def test_what_is_evaluated_is_never_mistaken_for_another_budget() -> None:
+    methods = {"planner, hasty": replace(SWAPS["planner"], execute_steps=8)} | SWAPS
+    methods |= {"true, hasty": replace(SWAPS["true"], execute_steps=8)}
+    rates = {("reach", "test", name): 0.9 for name in methods} | {("reach", "test", "planner, hasty"): 0.1}
+    (found,) = attributions(spec_of(methods), rates)
+    assert found["success"] == 0.9
+
+
 def test_nothing_is_attributed_without_all_swaps() -> None:
     rates = {("reach", "test", name): 1.0 for name in SWAPS}
     assert not attributions(spec_of({k: v for k, v in SWAPS.items() if k != "probe"}), rates)

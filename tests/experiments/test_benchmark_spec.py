@@ -116,3 +116,12 @@ def test_step_weights_belong_to_the_latent_objective(tmp_path: Path) -> None:
         read_spec(written(tmp_path, methods=BODY["methods"] | {"planner": planner}))
     with pytest.raises(UserError, match="step_weights is 'cubic'; choose one of last"):
         read_spec(written(tmp_path, methods=BODY["methods"] | {"planner": planner | {"objective": "latent", "step_weights": "cubic"}}))
+
+
+def test_a_closed_loop_is_of_proposals_that_are_named(tmp_path: Path) -> None:
+    planner = {"kind": "planner", "weights": "reach", "closed_loop": True}
+    named = BODY["methods"] | {"planner": planner | {"proposals": "runs/{env}-inverse"}}
+    assert read_spec(written(tmp_path, methods=named)).methods["planner"].closed_loop
+    for proposals in ("", "none"):
+        with pytest.raises(UserError, match="closed_loop is true"):
+            read_spec(written(tmp_path, methods=BODY["methods"] | {"planner": planner | {"proposals": proposals}}))

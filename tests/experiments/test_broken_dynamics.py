@@ -49,3 +49,24 @@ def test_everything_else_is_the_learned_models(broken: Any) -> None:
     model = broken(MODEL)
     assert model.cameras == ("top",)
     assert model.calibration is None, "what surprises the learned model says nothing of this one"
+
+
+def test_a_single_candidate_is_predicted_wrongly_too() -> None:
+    actions, z = ShuffledActions(MODEL).imagine(PAST, lambda frames: torch.tensor([[1.0, 0.0]]), 2)
+    torch.testing.assert_close(z, sums(PAST, -actions))
+
+
+def test_proposals_that_a_benchmark_names_are_imagined_in_the_broken_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    from goalward.experiments.benchmark import methods
+    from goalward.experiments.benchmark.spec import MethodSpec
+
+    asked: list[Any] = []
+    monkeypatch.setattr(methods, "_present", lambda name: name)
+    monkeypatch.setattr("goalward.policies.load_policy", lambda name: "policy")
+    monkeypatch.setattr("goalward.policies.proposals.policy_proposer", lambda policy, model, **_: asked.append(model))
+    monkeypatch.setattr("goalward.experiments.planning.planner_method", lambda model, *_, **__: asked.append(model))
+    spec = MethodSpec(kind="planner", weights="reach", dynamics="persistence", planner="cem", proposals="here", closed_loop=True)
+    methods._planner(spec, MODEL, None)
+    assert len(asked) == 2
+    assert asked[0] is asked[1]
+    assert isinstance(asked[0], Persistence)

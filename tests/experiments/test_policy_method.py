@@ -336,6 +336,32 @@ def test_a_closed_loop_looks_again_at_every_imagined_step(monkeypatch, frames: i
     torch.testing.assert_close(single[0, 0], proposals[0, 0])
 
 
+def test_a_world_that_diverges_for_one_proposal_leaves_the_others(monkeypatch) -> None:
+    policy, calls = make_policy(), []
+    plain = policy.chunk
+
+    def chunk(z_BTND: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        assert torch.isfinite(z_BTND).all()
+        calls.append(len(z_BTND))
+        return plain(z_BTND, *rest, **options)
+
+    class Diverging(Imagined):
+        def imagine(self, context: torch.Tensor, act: Any, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+            def told(frames: list[torch.Tensor]) -> torch.Tensor:
+                for z in frames:
+                    z[2] = float("nan")
+                return act(frames)
+
+            return super().imagine(context, told, horizon)
+
+    monkeypatch.setattr(policy, "chunk", chunk)
+    z, goal = torch.zeros(1, 2, 2, 4), torch.ones(1, 1, 2, 4)
+    propose = policy_proposer(policy, Diverging(**vars(model_like(policy))), num_samples=4, closed_loop=True)
+    proposals = propose(z, goal, PlannerState.initial((0,)), 3)
+    assert torch.isfinite(proposals[0]).flatten(1).all(1).tolist() == [True, True, False, True]
+    assert calls == [4, 4, 4]
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_closed_loops_do_not_depend_on_the_batch(kind: str) -> None:
     policy, generator = make_policy(kind), torch.Generator().manual_seed(0)

@@ -53,3 +53,8 @@ def test_controllers_take_the_advice_unless_told_otherwise(monkeypatch: pytest.M
     goalward.make_controller(None, None)
     goalward.make_controller(None, None, proposer=None)
     assert made == ["advised", None]
+
+
+def test_a_closed_loop_needs_a_policy() -> None:
+    with pytest.raises(UserError, match="closed_loop is true"):
+        advice(closed_loop=True)

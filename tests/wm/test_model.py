@@ -121,6 +121,8 @@ def test_imagination_refuses_more_problems_and_other_actions(model) -> None:
         model.imagine(model.prime(z.expand(2, -1, -1, -1)), lambda frames: torch.zeros(1, 2), 2)
     with pytest.raises(UserError, match=r"shape \[1, 3\]; must be \[S, 2\]"):
         model.imagine(model.prime(z), lambda frames: torch.zeros(1, 3), 2)
+    with pytest.raises(UserError, match="horizon: 0 is not allowed"):
+        model.imagine(model.prime(z), lambda frames: torch.zeros(1, 2), 0)
     with pytest.raises(UserError, match="at every step"):
         model.imagine(model.prime(z), lambda frames: torch.zeros(1 + len(frames), 2), 2)
 

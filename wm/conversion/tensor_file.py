@@ -54,8 +54,8 @@ def read_tensors(path: Path, sections: tuple[str, ...]) -> TensorFile:
         tensors = load_file(target)
     read: dict[str, dict[str, Tensor]] = {section: {} for section in sections}
     for name, tensor in tensors.items():
-        section, _, within = name.partition("/")
-        read[section][within] = tensor
+        number, _, within = name.partition("/")
+        read[sections[int(number)]][within] = tensor
     return TensorFile(sections=read, sha256=sha256)
 
 

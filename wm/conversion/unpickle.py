@@ -28,11 +28,12 @@ class Fault(Exception):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Reads SOURCE, and writes its SECTIONs to TARGET as `section/name`."""
+    """Reads SOURCE, and writes its SECTIONs to TARGET as `number/name`, numbered as they were given."""
     source, target, *sections = arguments
     try:
         content = _read(Path(source))
-        tensors = {f"{section}/{name}": tensor for section in sections for name, tensor in _section(content, section).items()}
+        found = [_section(content, section) for section in sections]
+        tensors = {f"{number}/{name}": tensor for number, section in enumerate(found) for name, tensor in section.items()}
         save_file(tensors, target)
     except Fault as fault:
         print(json.dumps({"fault": str(fault)}))

@@ -14,6 +14,7 @@ from goalward import UserError
 from goalward.wm.encoders.tensor_files import weight_files
 
 _WANTED = ("config.json", "*.safetensors", "model.safetensors.index.json", "preprocessor_config.json", "video_preprocessor_config.json")
+_PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 _CARDS = ("README.md",)
 
 
@@ -44,7 +45,9 @@ def fetch_snapshot(repository: str, revision: str) -> Path:
     wanted = [*_WANTED, *_CARDS]
     try:
         folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=wanted, local_files_only=True))
-        if (folder / "config.json").is_file() and weight_files(folder):
+        # Another program may have fetched less: without the preprocessor's file or the card, preprocessing and licence would be guessed.
+        beside = any((folder / name).is_file() for name in _PREPROCESSORS) and all((folder / name).is_file() for name in _CARDS)
+        if (folder / "config.json").is_file() and weight_files(folder) and beside:
             return folder
     except (errors.LocalEntryNotFoundError, OSError, ValueError):
         pass  # not in the cache, or not all of it (UserError is a ValueError)

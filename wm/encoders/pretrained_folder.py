@@ -32,6 +32,7 @@ CONFIG = "config.json"
 _FORMAT = 1
 _MAX_CONFIG_BYTES = 2**20
 _ADAPTER = "adapter_config.json"
+_REDIRECTS = {"transformers_weights", "quantization_config"}
 
 
 def load_pretrained_encoder(
@@ -93,6 +94,9 @@ def family_of(folder: Path) -> Family:
         raise UserError(f"{folder}: {_ADAPTER} says that its weights are changed by an adapter; merge it into the weights and remove it")
     config = parse(read_regular(folder / CONFIG, _MAX_CONFIG_BYTES), folder / CONFIG)
     model_type = config.get("model_type") if isinstance(config, dict) else None
+    if told := sorted(_REDIRECTS & set(config if isinstance(config, dict) else ())):
+        # transformers would load other weights than those that are checked and hashed here, or others made of them.
+        raise UserError(f"{folder / CONFIG}: {', '.join(told)} is not followed; download the original weights, and leave it out")
     if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
     raise UserError(
@@ -112,6 +116,8 @@ def _config(folder: Path, family: Family) -> Any:
 
 def _model(folder: Path, family: Family, config: Any, tensors: dict[str, StoredTensor], dtype: torch.dtype) -> Any:
     kind = getattr(require("transformers"), family.model_class)
+    if (layers := getattr(config, "num_hidden_layers", 0)) > len(tensors):
+        raise UserError(f"{folder / CONFIG}: num_hidden_layers is {layers}, and there are {len(tensors)} tensors; download it again")
     have = sum(tensor.numel for name, tensor in tensors.items() if not re.match(r"text_model\.", name))
     fix = f"take {CONFIG} and weights from one and the same model"
     try:

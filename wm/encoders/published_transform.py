@@ -19,6 +19,7 @@ from goalward.wm.encoders.spec import ReadOut
 
 FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
 _MAX_BYTES = 2**20
+_LARGEST = 1e6  # no number of theirs is as large; an integer may be too large to be a float
 _RESAMPLE: dict[object, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
@@ -40,8 +41,9 @@ def preprocessing_of(folder: Path, family: Family, config: Any, read_out: ReadOu
         published = int(config.patch_size) * math.isqrt(max(1, _count(described["max_num_patches"], "max_num_patches", faults)))
     else:
         published = _side(described.get("crop_size"), "crop_size", faults) or 0
-        if not published and "shortest_edge" not in (described.get("size") or {}):
-            published = _side(described.get("size"), "size", faults) or 0
+        size = described.get("size")
+        if not published and not (isinstance(size, dict) and "shortest_edge" in size):
+            published = _side(size, "size", faults) or 0
         published = published or family.input_px(config)
     resized = published * family.margin[0] // family.margin[1]
     # V-JEPA 2's processor derives the size from the crop, whatever its file says.
@@ -54,7 +56,7 @@ def preprocessing_of(folder: Path, family: Family, config: Any, read_out: ReadOu
     if abs(float(_number(described.get("rescale_factor", 1 / 255), "rescale_factor", faults)) - 1 / 255) > 1e-9:
         faults.append("rescale_factor must be 1 / 255")
     resample = described.get("resample", {"bilinear": 2, "bicubic": 3}[family.resample])
-    if resample not in _RESAMPLE:
+    if type(resample) is not int or resample not in _RESAMPLE:
         faults.append(f"resample is {resample!r}, must be 2 (bilinear) or 3 (bicubic)")
     mean = _colours(described.get("image_mean"), IMAGENET_MEAN if family.imagenet else (0.5, 0.5, 0.5), "image_mean", faults)
     std = _colours(described.get("image_std"), IMAGENET_STD if family.imagenet else (0.5, 0.5, 0.5), "image_std", faults)
@@ -63,6 +65,8 @@ def preprocessing_of(folder: Path, family: Family, config: Any, read_out: ReadOu
     if faults:
         raise UserError(f"{source}: {'; '.join(faults)}; download the file again")
     side = read_out.input or published
+    if type(config.patch_size) is not int or config.patch_size < 1:
+        raise UserError(f"{folder / 'config.json'}: patch_size is {config.patch_size!r}, must be a whole number of pixels")
     if side % int(config.patch_size):
         patch = int(config.patch_size)
         nearest = max(patch, side // patch * patch)
@@ -102,7 +106,7 @@ def _count(raw: object, name: str, faults: list[str]) -> int:
 
 
 def _number(raw: object, name: str, faults: list[str]) -> float:
-    if isinstance(raw, float | int) and not isinstance(raw, bool):
+    if isinstance(raw, float | int) and not isinstance(raw, bool) and abs(raw) < _LARGEST:
         return float(raw)
     faults.append(f"{name} is {raw!r}, must be a number")
     return 1 / 255
@@ -111,7 +115,7 @@ def _number(raw: object, name: str, faults: list[str]) -> float:
 def _colours(raw: object, default: tuple[float, ...], name: str, faults: list[str]) -> tuple[float, ...]:
     if raw is None:
         return default
-    numbers = isinstance(raw, list) and len(raw) == 3 and all(isinstance(value, float | int) and math.isfinite(value) for value in raw)
+    numbers = isinstance(raw, list) and len(raw) == 3 and all(isinstance(value, float | int) and abs(value) < _LARGEST for value in raw)
     if isinstance(raw, list) and numbers and (name == "image_mean" or min(raw) > 0):
         return tuple(map(float, raw))
     faults.append(f"{name} is {raw!r}, must be three finite numbers{'' if name == 'image_mean' else ' above 0'}")

@@ -73,9 +73,11 @@ def load_reference(
         UserError: The reference is damaged, its source is gone, or what is there now is another encoder.
     """
     file = folder / JSON_NAME
-    texts = ("name", "licence", "source", "revision", "fingerprint")
+    texts = ("name", "licence", "source", "revision", "fingerprint", "weights_sha256")
     if wrong := [key for key in texts if not isinstance(described.get(key), str) or (key != "revision" and not described[key])]:
         raise UserError(f"encoder folder {folder} is damaged: {JSON_NAME}: {', '.join(wrong)} must be texts; copy it again")
+    if len(described["source"]) > 1024:
+        raise UserError(f"encoder folder {folder} is damaged: {JSON_NAME}: source has {len(described['source'])} characters; copy it again")
     base = _read_out(described.get("read_out"), file)
     spec = EncoderSpec(source=described["source"], revision=described["revision"], options=options or {})
     if at is not None:
@@ -91,6 +93,11 @@ def load_reference(
         raise UserError(
             f"encoder at {spec.source} has fingerprint {encoder.fingerprint[:12]}, {file} refers to {described['fingerprint'][:12]}: other "
             f"weights, preprocessing or configuration; give the folder of {described['name']} as it was, with --encoder"
+        )
+    if encoder.origin.weights_sha256 != described["weights_sha256"]:  # options may change the fingerprint, never the weights
+        raise UserError(
+            f"encoder at {spec.source} has weights of SHA-256 {encoder.origin.weights_sha256[:12]}, {file} refers to "
+            f"{described['weights_sha256'][:12]}; give the folder of {described['name']} as it was, with --encoder"
         )
     return encoder
 

@@ -19,6 +19,7 @@ from goalward import UserError
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 ALL = 0
+_LONGEST = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +79,8 @@ def parse_spec(text: str | Path) -> EncoderSpec:
         UserError: An unknown option, a value out of range, or a hub id whose revision is not a commit.
     """
     whole = str(text)
+    if len(whole) > _LONGEST:
+        raise UserError(f"encoder {whole[:60]!r}...: {len(whole)} characters; give a folder or an id of at most {_LONGEST}")
     if isinstance(text, Path) or Path(whole).exists():
         return EncoderSpec(source=whole)
     source, mark, written = whole.rpartition("#")

@@ -12,6 +12,7 @@ predictor of masked patches, which nothing here runs, stands one of zero layers,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -163,9 +165,10 @@ def write_vjepa2_folder(
         (folder / "config.json").unlink(missing_ok=True)
         save_file(to_transformers(tensors, shape), str(temporary), metadata={"format": "pt", **(metadata or {})})
         os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise explain(error, folder) from error
+    except (OSError, SafetensorError) as error:  # a full disk comes as either
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise explain(error if isinstance(error, OSError) else OSError(str(error)), folder) from error
     for name, content in (("video_preprocessor_config.json", _processor(shape, cropped)), ("config.json", _config(shape))):
         write_atomically(folder / name, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
@@ -185,7 +188,9 @@ def _renamed(name: str) -> str:
 
 def _side(positions: Tensor, patch: int) -> int:
     """Side of the input from a table of positions [1, frames / 2 * patches, D], of 64 frames as published, or of one."""
-    count = positions.shape[1]
+    count = positions.shape[1] if positions.ndim == 3 else 0
+    if count < 1:
+        raise UserError(f"tensor {_POSITIONS} has shape {list(positions.shape)}, must be [1, patches, width]; give --image-size-px")
     side = math.isqrt(count // 32) if count % 32 == 0 and math.isqrt(count // 32) ** 2 == count // 32 else math.isqrt(count)
     return side * patch
 

@@ -252,3 +252,27 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
 def test_other_architectures_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a V-JEPA 2 encoder: .*found cls_token, head"):
         convert(save(tmp_path / "a.pt", {"encoder": {"cls_token": torch.zeros(1), "head": torch.zeros(2)}}), tmp_path / "model")
+
+
+def test_an_output_that_is_a_file_and_positions_that_are_none_are_refused_at_once(tmp_path: Path) -> None:
+    file = save(tmp_path / "vit.pt", {"encoder": meta_tensors()})
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(UserError, match="taken is a file; choose a folder"):
+        convert(file, tmp_path / "taken")
+    for positions in (torch.zeros(0), torch.zeros(()), torch.zeros(1, 0, 48)):
+        odd = save(tmp_path / "odd.pt", {"encoder": meta_tensors() | {"pos_embed": positions}})
+        with pytest.raises(UserError, match="pos_embed has shape"):
+            convert(odd, tmp_path / "model")
+
+
+def test_weights_that_a_kill_left_without_their_configuration_are_written_again(tmp_path: Path) -> None:
+    file = save(tmp_path / "vit.pt", {"encoder": meta_tensors()})
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"half")
+    assert convert(file, tmp_path / "model", quiet=True, image_size_px=64) == 0
+    assert load_encoder(tmp_path / "model").dim == 48
+
+
+def test_a_section_may_have_a_slash_in_its_name(tmp_path: Path) -> None:
+    file = save(tmp_path / "vit.pt", {"a/b": meta_tensors()})
+    assert convert(file, tmp_path / "model", entry="a/b", quiet=True, image_size_px=64) == 0

@@ -160,6 +160,9 @@ def test_whole_frames_are_only_resized(checkpoint: Checkpoint, pictures: Any) ->
         ({"crop_size": "large"}, "crop_size is 'large'"),
         ({"size": {"shortest_edge": 32}}, "size 32 is below crop_size 56"),
         ({"size": {"longest_edge": 64}}, "size .* must be a square or a shortest edge"),
+        ({"resample": [2]}, "resample is"),
+        ({"image_mean": [10**400, 1, 1]}, "image_mean is"),
+        ({"rescale_factor": 10**400}, "rescale_factor is"),
     ],
 )
 def test_a_preprocessor_that_cannot_be_followed_is_refused(checkpoint: Checkpoint, change: dict[str, Any], said: str) -> None:
@@ -190,3 +193,11 @@ def test_pooling_is_a_fair_share_of_the_picture(grid: int, tokens: int) -> None:
 def test_pooling_to_every_patch_is_nothing() -> None:
     assert pooling_matrix(4, 16) is None
     assert pooling_matrix(4, 0) is None
+
+
+def test_a_size_may_be_one_number(checkpoint: Checkpoint) -> None:
+    """The older and commonest form."""
+    folder = checkpoint("dinov2")
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": 56}))
+    encoder: Any = load_encoder(f"{folder}#tokens=4")
+    assert (encoder.preprocessing.crop_px, encoder.preprocessing.resize_px) == (56, 56)

@@ -90,6 +90,8 @@ def test_a_folder_whose_weights_were_exchanged_is_refused(tmp_path: Path) -> Non
     (tmp_path / "two" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
     with pytest.raises(UserError, match=r"has fingerprint [0-9a-f]{12}, .*refers to [0-9a-f]{12}: other weights"):
         load_encoder(tmp_path / "one")
+    with pytest.raises(UserError, match=r"has weights of SHA-256 [0-9a-f]{12}, .*refers to [0-9a-f]{12}; give the folder"):
+        load_encoder(f"{tmp_path / 'one'}#tokens=1")  # options change the fingerprint, and must not hide other weights
 
 
 @pytest.mark.parametrize(
