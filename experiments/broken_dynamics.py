@@ -26,13 +26,17 @@ class Broken(ABC):
     def rollout(self, context: Any, actions_BSHA: Tensor) -> Tensor:
         """What it predicts, z_BSHND."""
 
+    def imagined(self, context: Any, actions_BSHA: Tensor) -> Tensor:
+        """What it predicts in imagination, z_BSHND."""
+        return self.rollout(context, actions_BSHA)
+
     def imagine(self, context: Any, act: Callable[[list[Tensor]], Tensor], horizon: int) -> tuple[Tensor, Tensor]:
         """As `WorldModel.imagine`, in the broken world: nothing of the learned model's predictions may leak into proposals."""
         actions: list[Tensor] = []
         frames: list[Tensor] = []
         while len(frames) < horizon:
             actions.append(act(frames))
-            frames.append(self.rollout(context, torch.stack(actions, dim=1)[None])[0, :, -1])
+            frames.append(self.imagined(context, torch.stack(actions, dim=1)[None])[0, :, -1])
         return torch.stack(actions, dim=1)[None], torch.stack(frames, dim=1)[None]
 
 
@@ -49,10 +53,13 @@ class Persistence(Broken):
 
 
 class ShuffledActions(Broken):
-    """Predicts well, but what another candidate would do: the one before it, and of the first the last; a single one, the opposite."""
+    """Predicts well, but what another candidate would do: the one before it, and of the first the last."""
 
     def rollout(self, context: Any, actions_BSHA: Tensor) -> Tensor:
         """Predictions z_BSHND for the wrong candidates."""
-        others_BSHA = actions_BSHA.roll(1, dims=1) if actions_BSHA.shape[1] > 1 else -actions_BSHA
-        predicted: Tensor = self._model.rollout(context, others_BSHA)
+        predicted: Tensor = self._model.rollout(context, actions_BSHA.roll(1, dims=1))
         return predicted
+
+    def imagined(self, context: Any, actions_BSHA: Tensor) -> Tensor:
+        """The same; a single proposal, which has no other beside it, does the opposite."""
+        return self.rollout(context, actions_BSHA if actions_BSHA.shape[1] > 1 else -actions_BSHA)
